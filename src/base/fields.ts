@@ -16,12 +16,12 @@ export interface Field<T = unknown> {
   readonly doc: string
   /** Names of values, for `oneOf`. */
   readonly values?: Readonly<Record<string, number>>
-  readonly type?: (value: T) => T
+  /** Never set: it carries the accessor's type. */
+  readonly type?: T
 }
 
-export type Fields = Readonly<Record<string, Field<never>>>
-// biome-ignore lint/suspicious/noExplicitAny: the value type is inferred from the field, whatever it is
-type ValueOf<F> = F extends { readonly type?: (value: infer T) => any } ? T : never
+export type Fields = Readonly<Record<string, Field>>
+type ValueOf<F> = F extends Field<infer T> ? T : never
 /** The accessors that a set of fields gives. */
 export type FieldValues<F> = { -readonly [K in keyof F]: ValueOf<F[K]> }
 
@@ -75,7 +75,7 @@ const register =
   (size: number) =>
   <F extends Fields>(offset: number, spec: string, fields: F, reset = 0n): Register<F> => {
     const top = size * 8
-    for (const [name, f] of Object.entries<Field<never>>(fields))
+    for (const [name, f] of Object.entries<Field>(fields))
       if (f.hi >= top) throw new Error(`${spec}: field ${name} ${f.hi}:${f.lo} leaves ${top} bits`)
     refuseOverlap(spec, fields)
     return { offset, size, spec, fields, reset }
@@ -88,7 +88,7 @@ export const r32 = register(4)
 export const r64 = register(8)
 
 function refuseOverlap(where: string, fields: Fields): void {
-  const sorted = Object.entries<Field<never>>(fields).sort((a, b) => a[1].lo - b[1].lo)
+  const sorted = Object.entries<Field>(fields).sort((a, b) => a[1].lo - b[1].lo)
   for (let i = 1; i < sorted.length; i++) {
     const [below, above] = [sorted[i - 1]!, sorted[i]!]
     if (above[1].lo <= below[1].hi) throw new Error(`${where}: ${above[0]} overlaps ${below[0]}`)
@@ -148,7 +148,7 @@ export const layoutFor = (value: object): Layout | undefined => layoutOf.get(val
 
 /** Declares a structure in memory of `size` bytes. Refuses fields that overlap or leave it. */
 export function layout<const F extends Fields>(name: string, size: number, fields: F): Layout<F> {
-  for (const [key, f] of Object.entries<Field<never>>(fields))
+  for (const [key, f] of Object.entries<Field>(fields))
     if (f.hi >= size * 8) throw new Error(`${name}.${key} ${f.hi}:${f.lo} leaves ${size} bytes`)
   refuseOverlap(name, fields)
   class View {
@@ -159,7 +159,7 @@ export function layout<const F extends Fields>(name: string, size: number, field
       this.words = new Uint32Array(bytes.buffer, bytes.byteOffset + offset, size >> 2)
     }
   }
-  for (const [key, f] of Object.entries<Field<never>>(fields))
+  for (const [key, f] of Object.entries<Field>(fields))
     Object.defineProperty(
       View.prototype,
       key,
@@ -206,7 +206,7 @@ export function setBits(words: Uint32Array, base: number, hi: number, lo: number
 
 /** A getter and setter for `f` over the words that `of` finds in an object. */
 export function accessor<O>(
-  f: Field<never>,
+  f: Field,
   of: (owner: O) => Uint32Array,
   base: number,
 ): PropertyDescriptor & ThisType<O> {

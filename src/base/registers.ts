@@ -1,0 +1,232 @@
+// RegisterFile: storage and access rules of a register bank. Software's accesses of any width go
+// through read and write and obey the access column; the model uses the live accessors and does not.
+
+import {
+  accessor,
+  type Bank,
+  bankInfo,
+  type Field,
+  type FieldValues,
+  type Register,
+} from './fields.js'
+
+/** Live accessors for each register of a bank; `$value` is the whole register. */
+export type LiveRegisters<R> = {
+  readonly [K in keyof R as R[K] extends Register ? K : never]: R[K] extends Register<infer F>
+    ? FieldValues<F> & { $value: bigint }
+    : never
+}
+
+/** What happens on a software access, by register name, after the access rules were applied. */
+export interface RegisterBehaviour<R> {
+  /**
+   * Runs after software wrote any byte of the register. The argument shows what was written:
+   * stored bits as they now are, write-only and write-one bits as software set them in this write.
+   */
+  readonly onWrite?: {
+    readonly [K in keyof R]?: R[K] extends Register<infer F>
+      ? (written: FieldValues<F> & { readonly $value: bigint }) => void
+      : never
+  }
+  /** Runs before software reads any byte of the register, to refresh bits that change by themselves. */
+  readonly onRead?: { readonly [K in keyof R]?: () => void }
+}
+
+interface Slot {
+  readonly name: string
+  readonly index: number
+  readonly size: number
+  readonly offset: number
+  onWrite: ((written: never) => void) | undefined
+  onRead: (() => void) | undefined
+  readonly written: object
+}
+
+const live = Symbol('live')
+interface View {
+  readonly [live]: Uint32Array
+}
+const wordsOf = (v: View) => v[live]
+
+/**
+ * The registers of one bank. Offsets with no register read as zero and ignore writes. Addresses are
+ * bytes; an access may have any size and may straddle registers: each register sees its own bytes.
+ */
+export class RegisterFile<const R extends object = object> {
+  /** Live field accessors: the model's own doing, to which access rules do not apply. */
+  readonly regs: LiveRegisters<R>
+  /** The stored bytes, for save and restore and for models that copy whole spans. */
+  readonly bytes: Uint8Array
+  readonly #words: Uint32Array
+  readonly #written: Uint32Array
+  readonly #writtenBytes: Uint8Array
+  /** Per byte: bits that a write stores, clears when one, sets when one, and that never read back. */
+  readonly #rw: Uint8Array
+  readonly #rw1c: Uint8Array
+  readonly #rw1s: Uint8Array
+  readonly #wo: Uint8Array
+  readonly #resetBytes: Uint8Array
+  readonly #slotAt: Int16Array
+  readonly #slots: Slot[] = []
+  readonly #scratch = new DataView(new ArrayBuffer(8))
+
+  constructor(bank: Bank & R, behaviour: RegisterBehaviour<R> = {}) {
+    const { size, name } = bankInfo(bank)
+    const words = (size + 3) >> 2
+    this.#words = new Uint32Array(words + 1)
+    this.bytes = new Uint8Array(this.#words.buffer, 0, size)
+    this.#written = new Uint32Array(words + 1)
+    this.#writtenBytes = new Uint8Array(this.#written.buffer)
+    this.#rw = new Uint8Array(size)
+    this.#rw1c = new Uint8Array(size)
+    this.#rw1s = new Uint8Array(size)
+    this.#wo = new Uint8Array(size)
+    this.#resetBytes = new Uint8Array(size)
+    this.#slotAt = new Int16Array(size).fill(-1)
+    const regs: Record<string, object> = {}
+    for (const [key, r] of Object.entries<Register>(bank)) {
+      if (key in regs) throw new Error(`${name}.${key} twice`)
+      regs[key] = this.#live(r, this.#words)
+      this.#slotAt.fill(this.#slots.length, r.offset, r.offset + r.size)
+      this.#slots.push({
+        name: key,
+        index: this.#slots.length,
+        offset: r.offset,
+        size: r.size,
+        onWrite: behaviour.onWrite?.[key as keyof R] as Slot['onWrite'],
+        onRead: behaviour.onRead?.[key as keyof R],
+        written: this.#live(r, this.#written),
+      })
+      for (const f of Object.values<Field>(r.fields)) this.#rule(r.offset, f)
+      for (let i = 0; i < r.size; i++)
+        this.#resetBytes[r.offset + i] = Number((r.reset >> BigInt(8 * i)) & 0xffn)
+    }
+    this.regs = regs as LiveRegisters<R>
+    this.reset()
+  }
+
+  /** Bytes of the bank. */
+  get size(): number {
+    return this.bytes.length
+  }
+
+  /** Puts every register to its reset value; no behaviour runs. */
+  reset(): void {
+    this.bytes.set(this.#resetBytes)
+  }
+
+  /** A copy of the stored bytes. */
+  save(): Uint8Array {
+    return this.bytes.slice()
+  }
+
+  /** Takes back what `save` gave. */
+  restore(saved: Uint8Array): void {
+    if (saved.length !== this.bytes.length)
+      throw new Error(`register state of ${saved.length} bytes, not ${this.bytes.length}`)
+    this.bytes.set(saved)
+  }
+
+  /** Software's read of `size` bytes (1 to 8) at `offset`; bytes outside the bank read as zero. */
+  read(offset: number, size: number): bigint {
+    this.#beforeRead(offset, size)
+    this.#scratch.setBigUint64(0, 0n)
+    for (let i = 0; i < size; i++) this.#scratch.setUint8(i, this.#readable(offset + i))
+    return this.#scratch.getBigUint64(0, true)
+  }
+
+  /** Software's read of a 32-bit word, as an unsigned number. */
+  read32(offset: number): number {
+    this.#beforeRead(offset, 4)
+    let v = 0
+    for (let i = 3; i >= 0; i--) v = (v << 8) | this.#readable(offset + i)
+    return v >>> 0
+  }
+
+  /** Software's write of `size` bytes (1 to 8) at `offset`; bytes outside the bank are ignored. */
+  write(offset: number, size: number, value: bigint): void {
+    this.#scratch.setBigUint64(0, value, true)
+    this.#store(offset, size)
+  }
+
+  /** Software's write of a 32-bit word. */
+  write32(offset: number, value: number): void {
+    this.#scratch.setUint32(0, value, true)
+    this.#store(offset, 4)
+  }
+
+  #store(offset: number, size: number): void {
+    const { bytes } = this
+    const end = Math.min(offset + size, bytes.length)
+    let at = Math.max(offset, 0)
+    while (at < end) {
+      const index = this.#slotAt[at]!
+      if (index < 0) {
+        at++
+        continue
+      }
+      const slot = this.#slots[index]!
+      const stop = Math.min(end, slot.offset + slot.size)
+      for (let i = 0; i < slot.size; i++) {
+        const b = slot.offset + i
+        this.#writtenBytes[b] = bytes[b]! & ~(this.#rw1c[b]! | this.#rw1s[b]! | this.#wo[b]!)
+      }
+      for (; at < stop; at++) {
+        const w = this.#scratch.getUint8(at - offset)
+        const rw = this.#rw[at]!
+        const stored = (bytes[at]! & ~rw) | (w & rw)
+        bytes[at] = (stored & ~(w & this.#rw1c[at]!)) | (w & this.#rw1s[at]!)
+        const shown = rw | this.#rw1c[at]! | this.#rw1s[at]! | this.#wo[at]!
+        this.#writtenBytes[at] = (bytes[at]! & ~shown) | (w & shown)
+      }
+      slot.onWrite?.(slot.written as never)
+    }
+  }
+
+  #beforeRead(offset: number, size: number): void {
+    let last = -1
+    for (let at = Math.max(offset, 0); at < offset + size && at < this.bytes.length; at++) {
+      const index = this.#slotAt[at]!
+      if (index < 0 || index === last) continue
+      last = index
+      this.#slots[index]!.onRead?.()
+    }
+  }
+
+  #readable(at: number): number {
+    return at >= 0 && at < this.bytes.length ? this.bytes[at]! & ~this.#wo[at]! : 0
+  }
+
+  #rule(offset: number, f: Field): void {
+    for (let bit = f.lo; bit <= f.hi; bit++) {
+      const at = offset + (bit >> 3)
+      const m = 1 << (bit & 7)
+      if (f.access === 'rw') this.#rw[at]! |= m
+      else if (f.access === 'rw1c') this.#rw1c[at]! |= m
+      else if (f.access === 'rw1s') this.#rw1s[at]! |= m
+      else if (f.access === 'wo') this.#wo[at]! |= m
+    }
+  }
+
+  /** Accessors for one register over `words`; registers narrower than a word share it. */
+  #live(r: Register, words: Uint32Array): object {
+    const target: View = { [live]: words }
+    const base = r.offset >> 2
+    const shift = (r.offset & 3) * 8
+    const moved = (f: Field): Field => (shift ? { ...f, hi: f.hi + shift, lo: f.lo + shift } : f)
+    for (const [key, f] of Object.entries<Field>(r.fields))
+      Object.defineProperty(target, key, accessor(moved(f), wordsOf, base))
+    const whole: Field = {
+      kind: 'u64',
+      hi: shift + r.size * 8 - 1,
+      lo: shift,
+      access: 'rw',
+      doc: '',
+    }
+    Object.defineProperty(target, '$value', {
+      ...accessor(whole, wordsOf, base),
+      enumerable: false,
+    })
+    return target
+  }
+}
