@@ -22,7 +22,8 @@ export const ACCESS = {
  * Memory by linear address, given as signed 32-bit halves.
  *
  * Checks canonical form and paging; on a violation it calls `state.raise` or `state.pageFault`, changes no memory and
- * returns anything (zero). An access nobody claims sets `state.abort` to `ABORT.EXIT`. Callers look at `state.abort`.
+ * returns anything (zero). An access nobody claims asks `state.accesses` for an
+ * answer and, having none, sets `state.abort` to `ABORT.EXIT`. Callers look at `state.abort`.
  * An access may cross a page: both pages are checked before either is written.
  */
 export interface MemoryPort {
@@ -62,7 +63,7 @@ export interface SystemPort {
   invalidatePage(linear: bigint): void
   /** INVPCID type 0..3 (SDM vol. 2). Values are already checked. */
   invalidatePcid(type: number, pcid: number, linear: bigint): void
-  /** VMCALL, VMMCALL: leaves with an exit, or answers in registers. */
+  /** VMCALL, VMMCALL: sets `state.leave`, or answers in registers. */
   hypercall(): void
   /** The PASID a device must see for this one (vsva: guest to host), or -1 when it has none. */
   translatePasid(pasid: number): number

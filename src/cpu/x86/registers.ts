@@ -2,6 +2,9 @@
 // Everything instructions compute with lives in one buffer of 64-bit slots, which generated code can share;
 // system registers are plain fields. What the bits mean to paging is in mmu.ts, to events in exceptions.ts.
 
+import { AccessRecord } from '../accesses.js'
+import type { Exit } from '../core.js'
+
 /** Numbers of the 64-bit slots. General registers have their encoding as number. */
 // biome-ignore format: table
 export const SLOT = {
@@ -178,6 +181,11 @@ export class X86State {
   /** Delivered before anything else; set by `raise` on the way out, or by KVM_SET_VCPU_EVENTS. */
   event: PendingEvent | undefined
 
+  /** Device accesses of the instruction in progress that left the core; ports ask it before they abort. */
+  readonly accesses = new AccessRecord()
+  /** Set by a port: stop with this exit once the instruction has retired. */
+  leave: Exit | undefined
+
   /** One of `ABORT`; the run loop clears it. */
   abort: number = ABORT.NONE
   /** The exception behind `ABORT.EXCEPTION`. */
@@ -261,7 +269,8 @@ export class X86State {
     this.star = this.lstar = this.cstar = this.sfmask = this.kernelGsBase = 0n
     this.tscAux = this.pasid = this.cpl = 0
     this.interruptShadow = this.halted = this.nmiPending = this.nmiBlocked = false
-    this.event = undefined
+    this.event = this.leave = undefined
+    this.accesses.forget()
     this.abort = ABORT.NONE
   }
 }
