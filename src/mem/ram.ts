@@ -1,0 +1,56 @@
+/**
+ * RAM: bytes in a WebAssembly memory, so that generated code and models see the same bytes, and a
+ * region of them at a physical address. The memories never grow, so views stay valid.
+ * Next: address-space.ts puts regions side by side.
+ */
+import type { DirtyLog } from './dirty-log.js'
+
+// The ES library declares no WebAssembly; this is the part we use.
+declare const WebAssembly: {
+  Memory: new (descriptor: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer }
+}
+
+const WASM_PAGE = 0x1_0000
+
+if (new Uint8Array(new Uint16Array([1]).buffer)[0] !== 1) {
+  throw new Error(
+    'vfio-emu keeps little-endian memory in typed arrays: the processor must be little-endian',
+  )
+}
+
+/** Zeroed RAM of that many bytes, at most 4 GiB, backed by a WebAssembly memory. */
+export function createRam(bytes: number): Uint8Array {
+  if (!Number.isInteger(bytes) || bytes <= 0 || bytes > 2 ** 32) {
+    throw new Error(`RAM of ${bytes} bytes: it must be 1 byte to 4 GiB`)
+  }
+  const pages = Math.ceil(bytes / WASM_PAGE)
+  const memory = new WebAssembly.Memory({ initial: pages, maximum: pages })
+  return new Uint8Array(memory.buffer, 0, bytes)
+}
+
+/** RAM at a physical address. Base and size are multiples of 8, the size at most 4 GiB. */
+export class RamRegion {
+  readonly kind = 'ram'
+  readonly base: number
+  readonly size: number
+  readonly bytes: Uint8Array
+  /** The same memory in little-endian words. */
+  readonly words: Int32Array
+  /** Marked by every write through an address space while set. */
+  dirty: DirtyLog | undefined = undefined
+
+  constructor(base: number, bytes: Uint8Array) {
+    if (base % 8 !== 0 || bytes.length % 8 !== 0 || bytes.byteOffset % 8 !== 0) {
+      throw new Error(`RAM at ${base} of ${bytes.length} bytes is not made of aligned 8-byte units`)
+    }
+    this.base = base
+    this.size = bytes.length
+    this.bytes = bytes
+    this.words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2)
+  }
+
+  /** To be called by whoever writes through `bytes` or `words` past the address space, dirty log or not. */
+  wrote(offset: number, length: number): void {
+    this.dirty?.mark(offset, length)
+  }
+}
