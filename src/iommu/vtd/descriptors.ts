@@ -1,5 +1,5 @@
 /**
- * Invalidation queue descriptors, VT-d 6.5.2 and 7.7.1. A 256-bit queue pads the 128-bit ones with
+ * Invalidation queue descriptors, VT-d 6.5.2 and 7.6.1. A 256-bit queue pads the 128-bit ones with
  * zeros, so each layout here is 32 bytes and a 128-bit queue uses the first 16. TYPE is split over bits
  * 11:9 and 3:0. Who executes them: invalidate.ts; who writes them: driver.ts.
  */
@@ -92,7 +92,7 @@ export const PASID_DEVICE_TLB_DESCRIPTOR = layout('VT-d p_dev_tlb_inv_dsc', 32, 
   ...type,
 })
 
-/** Interrupt entry cache invalidate, VT-d 6.5.2.7. */
+/** Interrupt entry cache invalidate, VT-d 6.5.2.8. */
 export const INTERRUPT_ENTRY_CACHE_DESCRIPTOR = layout('VT-d iec_inv_dsc', 32, {
   IIDX: bits(47, 32, 'first interrupt index'),
   IM: bits(31, 27, 'low index bits to ignore'),
@@ -100,7 +100,7 @@ export const INTERRUPT_ENTRY_CACHE_DESCRIPTOR = layout('VT-d iec_inv_dsc', 32, {
   ...type,
 })
 
-/** Invalidation wait, VT-d 6.5.2.8. */
+/** Invalidation wait, VT-d 6.5.2.9. */
 export const WAIT_DESCRIPTOR = layout('VT-d inv_wait_dsc', 32, {
   STADDR: page(127, 66, 'status address, a multiple of 4'),
   STDATA: bits(63, 32, 'status data'),
@@ -111,16 +111,12 @@ export const WAIT_DESCRIPTOR = layout('VT-d inv_wait_dsc', 32, {
   ...type,
 })
 
-/** Page group response, VT-d 7.7.1. */
+/** Page group response, VT-d 7.6.1. */
 export const PAGE_GROUP_RESPONSE_DESCRIPTOR = layout('VT-d page_grp_resp_dsc', 32, {
-  PRIV_HI: bits(255, 224, 'private data'),
-  PRIV_LO: bits(159, 128, 'private data'),
   PRGI: bits(75, 67, 'page request group index'),
-  LPIG: flag(66, 'last page in group'),
   PASID: bits(51, 32, 'PASID'),
   RID: bits(31, 16, 'requester id'),
   RC: oneOf(15, 12, { success: 0, invalid: 1, failure: 15 }, 'response code'),
-  PDP: flag(5, 'private data present'),
   PP: flag(4, 'PASID present'),
   ...type,
 })

@@ -1,6 +1,6 @@
 /**
- * The VT-d register file as a table: figures of revision 3.3, sections as revisions 3.0 to 3.2 number
- * them. Stages carry their present names (FS1GP, SSPTPTR); older printings say level (FL1GP, SLPTPTR).
+ * The VT-d register file as a table. Sections are numbered as revision 5.10 prints them. Stages carry
+ * their present names (FS1GP, SSPTPTR); printings before 4.0 say level (FL1GP, SLPTPTR).
  * Reset values of CAP and ECAP come from the unit's configuration (config.ts). Behaviour: unit.ts.
  */
 import { type Bank, bank, bits, flag, page, r32, r64, u64 } from '../../base/fields.js'
@@ -28,11 +28,11 @@ const masked = 0x8000_0000n // IM is set after reset
 
 /** Registers every unit has. The fault records and the virtual command registers are added by `vtdBank`. */
 export const VTD_REGISTERS = {
-  VER_REG: r32(0x000, '10.4.1', {
+  VER_REG: r32(0x000, '11.4.1', {
     MAX: bits(7, 4, 'ro', 'major version'),
     MIN: bits(3, 0, 'ro', 'minor version'),
   }),
-  CAP_REG: r64(0x008, '10.4.2', {
+  CAP_REG: r64(0x008, '11.4.2', {
     ESRTPS: flag(63, 'ro', 'SRTP invalidates all remapping caches'),
     ESIRTPS: flag(62, 'ro', 'SIRTP invalidates the interrupt entry cache'),
     FS5LP: flag(60, 'ro', 'first stage has 5-level paging'),
@@ -55,7 +55,7 @@ export const VTD_REGISTERS = {
     AFL: flag(3, 'ro', 'advanced fault logging'),
     ND: bits(2, 0, 'ro', 'domain id bits: 4 + 2 x ND'),
   }),
-  ECAP_REG: r64(0x010, '10.4.3', {
+  ECAP_REG: r64(0x010, '11.4.3', {
     RPRIVS: flag(53, 'ro', 'RID_PRIV of the context entry is honoured'),
     ADMS: flag(52, 'ro', 'abort-DMA mode (TTM 3)'),
     RPS: flag(49, 'ro', 'RID_PASID of the context entry is honoured'),
@@ -86,7 +86,7 @@ export const VTD_REGISTERS = {
     QI: flag(1, 'ro', 'queued invalidation'),
     C: flag(0, 'ro', 'page walks snoop'),
   }),
-  GCMD_REG: r32(0x018, '10.4.4', {
+  GCMD_REG: r32(0x018, '11.4.4.1', {
     TE: flag(31, 'wo', 'translation enable'),
     SRTP: flag(30, 'wo', 'latch RTADDR_REG'),
     SFL: flag(29, 'wo', 'set fault log'),
@@ -97,7 +97,7 @@ export const VTD_REGISTERS = {
     SIRTP: flag(24, 'wo', 'latch IRTA_REG'),
     CFI: flag(23, 'wo', 'let compatibility-format interrupts through'),
   }),
-  GSTS_REG: r32(0x01c, '10.4.5', {
+  GSTS_REG: r32(0x01c, '11.4.4.2', {
     TES: flag(31, 'ro', 'translation is enabled'),
     RTPS: flag(30, 'ro', 'RTADDR_REG was latched'),
     FLS: flag(29, 'ro', 'fault log pointer was set'),
@@ -108,11 +108,11 @@ export const VTD_REGISTERS = {
     IRTPS: flag(24, 'ro', 'IRTA_REG was latched'),
     CFIS: flag(23, 'ro', 'compatibility-format interrupts pass'),
   }),
-  RTADDR_REG: r64(0x020, '10.4.6', {
+  RTADDR_REG: r64(0x020, '11.4.5', {
     RTA: page(63, 12, 'rw', 'root table address'),
     TTM: bits(11, 10, 'rw', 'translation table mode: 0 legacy, 1 scalable, 3 abort DMA'),
   }),
-  CCMD_REG: r64(0x028, '10.4.7', {
+  CCMD_REG: r64(0x028, '11.4.6.1', {
     ICC: flag(63, 'rw', 'begin; cleared when done'),
     CIRG: bits(62, 61, 'rw', 'granularity asked for: 1 global, 2 domain, 3 device'),
     CAIG: bits(60, 59, 'ro', 'granularity performed'),
@@ -120,7 +120,7 @@ export const VTD_REGISTERS = {
     SID: bits(31, 16, 'rw', 'source id'),
     DID: bits(15, 0, 'rw', 'domain id'),
   }),
-  FSTS_REG: r32(0x034, '10.4.9', {
+  FSTS_REG: r32(0x034, '11.4.7.1', {
     FRI: bits(15, 8, 'ro', 'index of the first pending fault record'),
     ITE: flag(6, 'rw1c', 'invalidation time-out'),
     ICE: flag(5, 'rw1c', 'invalidation completion error'),
@@ -130,54 +130,54 @@ export const VTD_REGISTERS = {
     PPF: flag(1, 'ro', 'a fault record is pending'),
     PFO: flag(0, 'rw1c', 'a fault was lost'),
   }),
-  FECTL_REG: r32(0x038, '10.4.10', eventControl, masked),
-  FEDATA_REG: r32(0x03c, '10.4.11', eventData),
-  FEADDR_REG: r32(0x040, '10.4.12', eventAddress),
-  FEUADDR_REG: r32(0x044, '10.4.13', eventUpperAddress),
-  IQH_REG: r64(0x080, '10.4.21', { QH: bits(18, 4, 'ro', 'next descriptor, in 16 bytes') }),
-  IQT_REG: r64(0x088, '10.4.22', { QT: bits(18, 4, 'rw', 'end of the queue, in 16 bytes') }),
-  IQA_REG: r64(0x090, '10.4.23', {
+  FECTL_REG: r32(0x038, '11.4.7.2', eventControl, masked),
+  FEDATA_REG: r32(0x03c, '11.4.7.3', eventData),
+  FEADDR_REG: r32(0x040, '11.4.7.4', eventAddress),
+  FEUADDR_REG: r32(0x044, '11.4.7.5', eventUpperAddress),
+  IQH_REG: r64(0x080, '11.4.9.1', { QH: bits(18, 4, 'ro', 'next descriptor, in 16 bytes') }),
+  IQT_REG: r64(0x088, '11.4.9.2', { QT: bits(18, 4, 'rw', 'end of the queue, in 16 bytes') }),
+  IQA_REG: r64(0x090, '11.4.9.3', {
     IQA: page(63, 12, 'rw', 'queue address'),
     DW: flag(11, 'rw', 'descriptors are 256 bits wide'),
     QS: bits(2, 0, 'rw', 'queue size: 2^QS pages'),
   }),
-  ICS_REG: r32(0x09c, '10.4.24', { IWC: flag(0, 'rw1c', 'a wait descriptor with IF completed') }),
-  IECTL_REG: r32(0x0a0, '10.4.25', eventControl, masked),
-  IEDATA_REG: r32(0x0a4, '10.4.26', eventData),
-  IEADDR_REG: r32(0x0a8, '10.4.27', eventAddress),
-  IEUADDR_REG: r32(0x0ac, '10.4.28', eventUpperAddress),
-  IQERCD_REG: r64(0x0b0, '10.4.29', {
+  ICS_REG: r32(0x09c, '11.4.9.4', { IWC: flag(0, 'rw1c', 'a wait descriptor with IF completed') }),
+  IECTL_REG: r32(0x0a0, '11.4.9.5', eventControl, masked),
+  IEDATA_REG: r32(0x0a4, '11.4.9.6', eventData),
+  IEADDR_REG: r32(0x0a8, '11.4.9.7', eventAddress),
+  IEUADDR_REG: r32(0x0ac, '11.4.9.8', eventUpperAddress),
+  IQERCD_REG: r64(0x0b0, '11.4.9.9', {
     ICESID: bits(63, 48, 'ro', 'source of the erroneous invalidation completion'),
     ITESID: bits(47, 32, 'ro', 'device whose invalidation timed out'),
     IQEI: bits(3, 0, 'ro', 'why the queue stopped: IQEI'),
   }),
-  IRTA_REG: r64(0x0b8, '10.4.30', {
+  IRTA_REG: r64(0x0b8, '11.4.10', {
     IRTA: page(63, 12, 'rw', 'interrupt remapping table address'),
     EIME: flag(11, 'rw', '32-bit APIC ids in the table'),
     S: bits(3, 0, 'rw', '2^(S+1) entries'),
   }),
-  PQH_REG: r64(0x0c0, '10.4.31', {
+  PQH_REG: r64(0x0c0, '11.4.11.1', {
     PQH: bits(18, 5, 'rw', 'next request software takes, in 32 bytes'),
   }),
-  PQT_REG: r64(0x0c8, '10.4.32', { PQT: bits(18, 5, 'rw', 'end of the queue, in 32 bytes') }),
-  PQA_REG: r64(0x0d0, '10.4.33', {
+  PQT_REG: r64(0x0c8, '11.4.11.2', { PQT: bits(18, 5, 'rw', 'end of the queue, in 32 bytes') }),
+  PQA_REG: r64(0x0d0, '11.4.11.3', {
     PQA: page(63, 12, 'rw', 'page request queue address'),
     PQS: bits(2, 0, 'rw', 'queue size: 2^PQS pages'),
   }),
-  PRS_REG: r32(0x0dc, '10.4.34', {
+  PRS_REG: r32(0x0dc, '11.4.11.4', {
     PRO: flag(1, 'rw1c', 'page request queue overflow'),
     PPR: flag(0, 'rw1c', 'a page request is pending'),
   }),
-  PECTL_REG: r32(0x0e0, '10.4.35', eventControl, masked),
-  PEDATA_REG: r32(0x0e4, '10.4.36', eventData),
-  PEADDR_REG: r32(0x0e8, '10.4.37', eventAddress),
-  PEUADDR_REG: r32(0x0ec, '10.4.38', eventUpperAddress),
-  IVA_REG: r64(IOTLB_OFFSET, '10.4.8.2', {
+  PECTL_REG: r32(0x0e0, '11.4.11.5', eventControl, masked),
+  PEDATA_REG: r32(0x0e4, '11.4.11.6', eventData),
+  PEADDR_REG: r32(0x0e8, '11.4.11.7', eventAddress),
+  PEUADDR_REG: r32(0x0ec, '11.4.11.8', eventUpperAddress),
+  IVA_REG: r64(IOTLB_OFFSET, '11.4.6.4', {
     ADDR: u64(63, 12, 'wo', 'page number'),
     IH: flag(6, 'wo', 'only leaves changed'),
     AM: bits(5, 0, 'wo', 'low page-number bits to ignore'),
   }),
-  IOTLB_REG: r64(IOTLB_OFFSET + 8, '10.4.8.1', {
+  IOTLB_REG: r64(IOTLB_OFFSET + 8, '11.4.6.3', {
     IVT: flag(63, 'rw', 'begin; cleared when done'),
     IIRG: bits(61, 60, 'rw', 'granularity asked for: 1 global, 2 domain, 3 page'),
     IAIG: bits(58, 57, 'ro', 'granularity performed'),
@@ -187,14 +187,14 @@ export const VTD_REGISTERS = {
   }),
 }
 
-/** Low half of a fault recording register, 10.4.14. */
+/** Low half of a fault recording register, 11.4.7.6. */
 export const frcdLow = (index: number) =>
-  r64(FRCD_OFFSET + index * FRCD_SIZE, '10.4.14', {
+  r64(FRCD_OFFSET + index * FRCD_SIZE, '11.4.7.6', {
     FI: u64(63, 12, 'ro', 'page number of the address; 63:48 the interrupt index for 20h to 29h'),
   })
-/** High half of a fault recording register, 10.4.14. */
+/** High half of a fault recording register, 11.4.7.6. */
 export const frcdHigh = (index: number) =>
-  r64(FRCD_OFFSET + index * FRCD_SIZE + 8, '10.4.14', {
+  r64(FRCD_OFFSET + index * FRCD_SIZE + 8, '11.4.7.6', {
     F: flag(63, 'rw1c', 'the record holds a fault'),
     T1: flag(62, 'ro', 'with T2: 0 write, 1 page request, 2 read, 3 atomic'),
     AT: bits(61, 60, 'ro', 'address type of the request'),
@@ -210,31 +210,31 @@ export const frcdHigh = (index: number) =>
 /** Revision of the specification that places the virtual command registers. */
 export type VtdEdition = '3.0' | '3.3'
 
-/** The virtual command registers (10.4.44 to 46) as revisions 3.0 to 3.2 and as 3.3 and later lay them out. */
+/** The virtual command registers (11.4.16) as revisions 3.0 to 3.2 and as 3.3 and later lay them out. */
 export const VIRTUAL_COMMAND = {
   '3.0': {
-    VCCAP_REG: r64(0xe00, '10.4.44', { PAS: flag(0, 'ro', 'PASIDs are allocated by command') }),
-    VCMD_REG: r64(0xe10, '10.4.45', {
+    VCCAP_REG: r64(0xe00, '11.4.16.4', { PAS: flag(0, 'ro', 'PASIDs are allocated by command') }),
+    VCMD_REG: r64(0xe10, '11.4.16.1', {
       OP: u64(63, 8, 'rw', 'operand; of a free, the PASID in its low 20 bits'),
       CMD: bits(7, 0, 'rw', 'command'),
     }),
-    VCRSP_REG: r64(0xe20, '10.4.46', {
+    VCRSP_REG: r64(0xe20, '11.4.16.3', {
       RSLT: u64(63, 8, 'ro', 'result; of an allocation, the PASID in its low 20 bits'),
       SC: bits(2, 1, 'ro', 'status'),
       IP: flag(0, 'ro', 'in progress'),
     }),
   },
   '3.3': {
-    VCMD_REG: r64(0xe00, '10.4.45', {
+    VCMD_REG: r64(0xe00, '11.4.16.1', {
       OP: u64(63, 16, 'rw', 'operand; of a free, the PASID in its low 20 bits'),
       CMD: bits(7, 0, 'rw', 'command'),
     }),
-    VCRSP_REG: r64(0xe10, '10.4.46', {
+    VCRSP_REG: r64(0xe10, '11.4.16.3', {
       RSLT: u64(63, 16, 'ro', 'result; of an allocation, the PASID in its low 20 bits'),
       SC: bits(7, 1, 'ro', 'status'),
       IP: flag(0, 'ro', 'in progress'),
     }),
-    VCCAP_REG: r64(0xe30, '10.4.44', { PAS: flag(0, 'ro', 'PASIDs are allocated by command') }),
+    VCCAP_REG: r64(0xe30, '11.4.16.4', { PAS: flag(0, 'ro', 'PASIDs are allocated by command') }),
   },
 } as const
 
@@ -246,7 +246,7 @@ export const VCRSP_STATUS = {
   '3.3': { SUCCESS: 0, UNDEFINED_COMMAND: 1, NO_PASID: 16, INVALID_PASID: 16 },
 } as const
 
-/** IQERCD_REG.IQEI: why the invalidation queue stopped, 10.4.29. */
+/** IQERCD_REG.IQEI: why the invalidation queue stopped, 11.4.9.9. */
 export const IQEI = {
   NO_INFORMATION: 0,
   INVALID_TAIL: 1, // IQT_REG is not inside the queue

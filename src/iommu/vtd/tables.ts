@@ -91,7 +91,7 @@ export const PGTT = { FIRST_STAGE: 1, SECOND_STAGE: 2, NESTED: 3, PASS_THROUGH: 
 /** Second-stage width of AW, in CONTEXT_ENTRY and PASID_ENTRY: 1 is 3-level, 2 is 4-level, 3 is 5-level. */
 export const AW = { BITS_39: 1, BITS_48: 2, BITS_57: 3 } as const
 
-/** Interrupt remapping table entry of a remapped interrupt, VT-d 9.10. */
+/** Interrupt remapping table entry of a remapped interrupt, VT-d 9.9. */
 export const IRTE = layout('VT-d interrupt remapping table entry', 16, {
   SVT: oneOf(83, 82, { none: 0, sourceId: 1, busRange: 2 }, 'source validation'),
   SQ: bits(81, 80, 'function bits to ignore: 0 none, 1 bit 2, 2 bits 2:1, 3 bits 2:0'),
@@ -108,21 +108,18 @@ export const IRTE = layout('VT-d interrupt remapping table entry', 16, {
   P: flag(0, 'present'),
 })
 
-/** Page request descriptor, VT-d 7.4.1: what the unit writes into the page request queue. */
+/** Page request descriptor, VT-d 7.4.1.1: what the unit writes into the page request queue. */
 export const PAGE_REQUEST_DESCRIPTOR = layout('VT-d page request descriptor', 32, {
-  PRIV_HI: bits(255, 224, 'private data'),
-  PRIV_LO: bits(159, 128, 'private data'),
   ADDR_HI: bits(127, 96, 'address 63:32'),
   ADDR_LO: bits(95, 76, 'address 31:12'),
   PRGI: bits(75, 67, 'page request group index'),
   LPIG: flag(66, 'last page in group'),
-  WR: flag(65, 'write wanted'),
-  RD: flag(64, 'read wanted'),
-  PR: flag(53, 'privileged mode'),
-  EXR: flag(52, 'execute wanted'),
+  WRR: flag(65, 'write requested'),
+  RDR: flag(64, 'read requested'),
+  PMR: flag(53, 'privileged mode requested'),
+  EXR: flag(52, 'execute requested'),
   PASID: bits(51, 32, 'PASID'),
   RID: bits(31, 16, 'requester id'),
-  PDP: flag(9, 'private data present'),
   PP: flag(8, 'PASID present'),
   TYPE: bits(7, 0, '1'),
 })
