@@ -4,7 +4,7 @@
  * What has no home reads all-ones and takes no writes. Next: frames.ts, process-memory.ts.
  */
 import { halves, hex, join, split } from '../base/addr.js'
-import { RamRegion } from './ram.js'
+import { copy, RamRegion } from './ram.js'
 
 /** What answers accesses at an MMIO address. Offsets are relative to the region; accesses never cross its end. */
 export interface MmioTarget {
@@ -43,9 +43,6 @@ export class MmioRegion {
 }
 
 export type Region = RamRegion | MmioRegion
-
-/** Copies up to this many bytes with a loop: cheaper there than a view and a call. */
-const LOOP_LIMIT = 64
 
 /** RAM and MMIO by physical address, below 2^52. */
 export class AddressSpace {
@@ -117,7 +114,7 @@ export class AddressSpace {
     if (ram !== undefined) {
       const offset = addr - ram.base
       if (offset + length <= ram.size) {
-        copy(ram.bytes, offset, into, start, length)
+        ram.read(offset, into, start, length)
         return true
       }
     }
@@ -365,19 +362,4 @@ function busSize(offset: number, length: number): 1 | 2 | 4 | 8 {
   if ((low & 3) === 0 && length >= 4) return 4
   if ((low & 1) === 0 && length >= 2) return 2
   return 1
-}
-
-/** Moves `length` bytes between two arrays that may share memory. */
-export function copy(
-  from: Uint8Array,
-  at: number,
-  into: Uint8Array,
-  start: number,
-  length: number,
-): void {
-  if (length <= LOOP_LIMIT && from.buffer !== into.buffer) {
-    for (let i = 0; i < length; i++) into[start + i] = from[at + i]!
-  } else {
-    into.set(from.subarray(at, at + length), start)
-  }
 }
