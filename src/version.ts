@@ -1,0 +1,3 @@
+// The package's version, pinned to package.json by a test.
+
+export const VERSION = '0.1.0'

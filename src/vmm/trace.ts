@@ -1,0 +1,30 @@
+// What the VMM says about itself on the trace bus: the guest's console, and what guest actions became.
+
+import type {} from '../base/trace.js'
+
+declare module '../base/trace.js' {
+  interface TraceEvents {
+    /** Container set up: what the kernel reported. */
+    'vmm.container': { addressWidth: number; pasidBits: number; features: number; ramBytes: number }
+    /** The guest asked its virtual IOMMU for a PASID, or gave one back. */
+    'vmm.pasid': { operation: 'alloc' | 'free'; pasid: number; refused?: string }
+    /** A guest PASID entry came or went, and what the ioctl answered. */
+    'vmm.bind': { operation: 'bind' | 'unbind'; pasid: number; root: number; refused?: string }
+    /** A guest invalidation that was passed down. `pages` is 0 for a whole PASID. */
+    'vmm.invalidate': { pasid: number; address: bigint; pages: number; refused?: string }
+    /** A page request on its way to the guest. */
+    'vmm.page-request': {
+      pasid: number
+      group: number
+      address: bigint
+      write: boolean
+      last: boolean
+    }
+    /** The guest's answer on its way to the device. */
+    'vmm.page-response': { pasid: number; group: number; code: number }
+    /** A line of the guest's console. */
+    'guest.console': { line: string }
+    /** The guest wrote its exit port. */
+    'guest.exit': { code: number }
+  }
+}
