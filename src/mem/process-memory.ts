@@ -156,6 +156,7 @@ export class ProcessMemory implements UserMemory {
   /** Changes protection. ErrnoError: EINVAL (unaligned), ENOMEM (a page is not mapped; nothing changed). */
   mprotect(vaddr: bigint | number, length: number, prot: number): void {
     const first = this.#page(vaddr, 'mprotect')
+    if (!(length > 0)) return
     const last = first + Math.ceil(length / PAGE_SIZE) - 1
     const found = [...this.#vmas.entries(first, last)].map(entry => entry.value)
     let next = first
@@ -166,7 +167,7 @@ export class ProcessMemory implements UserMemory {
     if (next <= last) {
       throw new ErrnoError('ENOMEM', `mprotect: ${hex(next * PAGE_SIZE)} is not mapped`, 'mprotect')
     }
-    if (found.length > 0) this.#invalidate(first, last)
+    this.#invalidate(first, last)
     for (const vma of found) {
       this.#replace(vma, Math.max(first, vma.first), Math.min(last, vma.last), prot)
     }
@@ -389,11 +390,9 @@ export class ProcessMemory implements UserMemory {
     this.#recent = NOTHING
     this.#before = NOTHING
     this.#vmas.remove(vma.first)
-    let parts = 0
     const add = (part: Vma) => {
       this.#vmas.insert(part.first, part.last, part)
       part.owner?.get()
-      parts++
     }
     if (vma.first < first) add(vma.part(vma.first, first - 1))
     if (last < vma.last) add(vma.part(last + 1, vma.last))
