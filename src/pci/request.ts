@@ -68,8 +68,8 @@ export class MemoryRequest {
 
 /**
  * The answer to one translated piece or to one ATS translation request. The caller lends it; the
- * translator fills every member it answers with. Not reset between requests: a translator that
- * answers `SC` sets `output`, `pageBits`, `read` and `write`.
+ * translator fills every member it answers with. Not reset between requests: a translator always sets
+ * `status`, and with `SC` also `output`, `pageBits`, `read` and `write`.
  */
 export class Translation {
   /** Completion status; the other members count only with `SC`. */

@@ -1,0 +1,397 @@
+/**
+ * A function's way to memory: who may issue what (Bus Master Enable up the tree, PASID enables), pieces of
+ * one page, translation by the unit above or by the function's own cache, and the copy itself.
+ * The hot path of the project: nothing here allocates, or touches a bigint, per page.
+ * Next: device-model.ts (what a device sees of it), upstream.ts (who translates).
+ */
+import { joinNumber } from '../base/addr.js'
+import type { TraceEvents, TracePoint } from '../base/trace.js'
+import type { RamRegion } from '../mem/ram.js'
+import type { AtsCapability } from './extended/ats.js'
+import type { PasidCapability } from './extended/pasid.js'
+import type { PciNode } from './node.js'
+import {
+  AT,
+  COMPLETION,
+  type CompletionStatus,
+  MemoryRequest,
+  NO_PASID,
+  Translation,
+} from './request.js'
+import type { UpstreamTranslator } from './upstream.js'
+
+declare module '../base/trace.js' {
+  interface TraceEvents {
+    /** One piece of a function's memory request: where it went, or why it was refused. */
+    dma: {
+      requester: number
+      pasid: number
+      hi: number
+      lo: number
+      length: number
+      write: boolean
+      at: number
+      /** Physical address; -1 when refused. */
+      output: number
+      failure: DmaFailureReason | undefined
+    }
+  }
+}
+
+/** Why a request did not go through, as far as the function can know. */
+export type DmaFailureReason =
+  /** Bus Master Enable is clear in the function or a bridge above, or the function is not in D0. */
+  | 'bus-master-disabled'
+  /** The PASID capability is absent or disabled, or lacks the enable for execute or privileged (PCIe 6.20.1). */
+  | 'pasid-disabled'
+  /** The PASID does not fit Max PASID Width (PCIe 7.8.9.2). */
+  | 'pasid-width'
+  /** A port refused the request: prefix blocking (PCIe 2.2.10.2) or ACS translation blocking (6.12.1.1). */
+  | 'blocked'
+  /** The translator answered Unsupported Request. */
+  | 'refused'
+  /** The translator answered Completer Abort. */
+  | 'aborted'
+  /** ATS: no translation now; a page request may help. */
+  | 'not-present'
+  /** ATS: a translation, but not for this access; a page request may help. */
+  | 'no-permission'
+  /** Nothing answers at the physical address, or the address leaves 64 bits. */
+  | 'unclaimed'
+
+/** What the request path looks at in a tag. Missing `pasid`: no prefix. */
+export interface DmaTag {
+  readonly pasid?: number | undefined
+  readonly execute?: boolean | undefined
+  readonly privileged?: boolean | undefined
+}
+
+const NO_TAG: DmaTag = {}
+const PAGE_VIEWS = 256
+/** Copies up to this many bytes with a loop: cheaper than a view and a call. */
+const LOOP = 64
+
+/** The bus master of one function. After a refused transfer the `failed…` members say what happened. */
+export class BusMaster {
+  failedReason: DmaFailureReason = 'refused'
+  failedStatus: CompletionStatus = COMPLETION.SC
+  /** Address of the first byte not transferred. */
+  failedHi = 0
+  failedLo = 0
+  /** Bytes transferred before it. */
+  failedDone = 0
+  readonly #node: PciNode
+  readonly #ats: AtsCapability | undefined
+  readonly #pasid: PasidCapability | undefined
+  readonly #request = new MemoryRequest()
+  readonly #answer = new Translation()
+  readonly #trace: TracePoint<TraceEvents['dma']>
+  readonly #message = new Uint8Array(4)
+  readonly #messageView = new DataView(this.#message.buffer)
+  /** Views of whole RAM pages, by page number, so that a 4 KiB read needs no new view. */
+  readonly #views: (Uint8Array | undefined)[] = []
+
+  constructor(node: PciNode, ats?: AtsCapability, pasid?: PasidCapability) {
+    this.#node = node
+    this.#ats = ats
+    this.#pasid = pasid
+    this.#trace = node.fabric.trace.point('dma')
+  }
+
+  /** Reads `bytes.length` bytes at the address into `bytes`. */
+  read(hi: number, lo: number, bytes: Uint8Array, tag: DmaTag = NO_TAG): boolean {
+    return this.#admit(hi, lo, tag) && this.#transfer(false, hi, lo, bytes)
+  }
+
+  /** Writes `bytes` at the address. Pages before a refused one are written. */
+  write(hi: number, lo: number, bytes: Uint8Array, tag: DmaTag = NO_TAG): boolean {
+    return this.#admit(hi, lo, tag) && this.#transfer(true, hi, lo, bytes)
+  }
+
+  /** Sends an interrupt message: an untranslated dword write without a PASID. */
+  sendMessage(hi: number, lo: number, data: number): boolean {
+    this.#messageView.setUint32(0, data, true)
+    return this.write(hi, lo, this.#message)
+  }
+
+  /**
+   * Asks for a translation of the page of an address and keeps it in the function's cache, moving no
+   * data. False, with the reason, when there is none or ATS is disabled.
+   */
+  translate(hi: number, lo: number, write: boolean, tag: DmaTag = NO_TAG): boolean {
+    if (!this.#admit(hi, lo, tag)) return false
+    const { translator } = this.#node.fabric
+    const r = this.#request
+    r.write = write
+    r.hi = hi
+    r.lo = lo
+    r.length = 1
+    if (!this.#ats?.enabled || !translator) return this.#fail('refused', COMPLETION.UR, 0)
+    return this.#ask(translator) >= 0
+  }
+
+  /** Checks everything that does not depend on the piece, and fills the request's tag. */
+  #admit(hi: number, lo: number, tag: DmaTag): boolean {
+    const node = this.#node
+    const r = this.#request
+    r.requester = node.bdf
+    r.hi = hi
+    r.lo = lo
+    r.pasid = NO_PASID
+    r.execute = false
+    r.privileged = false
+    if (!node.masterEnabled) return this.#fail('bus-master-disabled', COMPLETION.UR, 0)
+    if (tag.pasid !== undefined) {
+      const capability = this.#pasid
+      if (!capability?.enabled) return this.#fail('pasid-disabled', COMPLETION.UR, 0)
+      if (tag.pasid < 0 || tag.pasid >= 2 ** capability.width)
+        return this.#fail('pasid-width', COMPLETION.UR, 0)
+      r.pasid = tag.pasid
+      r.execute = tag.execute === true
+      r.privileged = tag.privileged === true
+      if ((r.execute && !capability.execute) || (r.privileged && !capability.privileged))
+        return this.#fail('pasid-disabled', COMPLETION.UR, 0)
+    } else if (tag.execute || tag.privileged) return this.#fail('pasid-disabled', COMPLETION.UR, 0) // both bits live in the prefix
+    const bridge = node.bus.bridge
+    const translated = this.#ats?.enabled === true && !isMessage(hi, lo, r.pasid)
+    if (bridge && !bridge.forwards(r.pasid >= 0, translated))
+      return this.#fail(bridge.masterEnabled ? 'blocked' : 'bus-master-disabled', COMPLETION.UR, 0)
+    return true
+  }
+
+  #transfer(write: boolean, startHi: number, startLo: number, bytes: Uint8Array): boolean {
+    const fabric = this.#node.fabric
+    const { memory, translator } = fabric
+    const cached = this.#ats?.enabled === true && translator !== undefined
+    const r = this.#request
+    const answer = this.#answer
+    const length = bytes.length
+    const trace = this.#trace
+    r.write = write
+    let hi = startHi
+    let lo = startLo
+    // Pieces that follow each other in one RAM region are copied at once.
+    let run: RamRegion | undefined
+    let runAt = 0
+    let runFrom = 0
+    let done = 0
+    while (done < length) {
+      const room = 4096 - (lo & 4095)
+      const piece = Math.min(room, length - done)
+      r.hi = hi
+      r.lo = lo
+      r.length = piece
+      let output = -1
+      if (isMessage(hi, lo, r.pasid)) {
+        // The message range: a dword write is an interrupt, anything else is refused (VT-d 3.14).
+        if (!write || length !== 4 || lo & 3)
+          return this.#stop(run, runAt, runFrom, done, bytes, 'refused', COMPLETION.UR)
+        const data = bytes[0]! | (bytes[1]! << 8) | (bytes[2]! << 16) | (bytes[3]! << 24)
+        if (trace.on) this.#traced(joinNumber(hi, lo), undefined)
+        fabric.messages.message(r.requester, lo >>> 0, data >>> 0)
+        return true
+      }
+      if (translator === undefined) {
+        if (hi >>> 20 === 0) output = joinNumber(hi, lo)
+      } else {
+        r.at = AT.UNTRANSLATED
+        if (!cached) translator.translate(r, answer)
+        else if (!this.#throughCache(translator)) {
+          if (run) this.#copy(write, run, runAt, bytes, runFrom, done - runFrom)
+          this.failedDone = done
+          return false
+        }
+        if (answer.status === COMPLETION.SC) output = answer.output
+        else {
+          const aborted = answer.status === COMPLETION.CA
+          const reason = aborted ? 'aborted' : 'refused'
+          return this.#stop(run, runAt, runFrom, done, bytes, reason, answer.status)
+        }
+      }
+      const region = output < 0 ? undefined : memory.ramAt(output)
+      if (region !== undefined && output - region.base + piece <= region.size) {
+        const at = output - region.base
+        if (region !== run || at !== runAt + (done - runFrom)) {
+          if (run) this.#copy(write, run, runAt, bytes, runFrom, done - runFrom)
+          run = region
+          runAt = at
+          runFrom = done
+        }
+      } else {
+        if (run) this.#copy(write, run, runAt, bytes, runFrom, done - runFrom)
+        run = undefined
+        const homed =
+          output >= 0 &&
+          (write
+            ? memory.write(output, bytes, done, piece)
+            : memory.read(output, bytes, done, piece))
+        if (!homed) return this.#stop(run, 0, 0, done, bytes, 'unclaimed', COMPLETION.UR)
+      }
+      if (trace.on) this.#traced(output, undefined)
+      done += piece
+      lo = (lo + piece) | 0
+      if (lo === 0) {
+        hi = (hi + 1) | 0
+        if (hi === 0 && done < length) {
+          r.hi = r.lo = 0
+          return this.#stop(run, runAt, runFrom, done, bytes, 'unclaimed', COMPLETION.UR)
+        }
+      }
+    }
+    if (run) this.#copy(write, run, runAt, bytes, runFrom, done - runFrom)
+    return true
+  }
+
+  /** Copies what was admitted before a refusal, and records it. */
+  #stop(
+    run: RamRegion | undefined,
+    runAt: number,
+    runFrom: number,
+    done: number,
+    bytes: Uint8Array,
+    reason: DmaFailureReason,
+    status: CompletionStatus,
+  ): false {
+    if (run) this.#copy(this.#request.write, run, runAt, bytes, runFrom, done - runFrom)
+    return this.#fail(reason, status, done)
+  }
+
+  #fail(reason: DmaFailureReason, status: CompletionStatus, done: number): false {
+    const r = this.#request
+    this.failedReason = reason
+    this.failedStatus = status
+    this.failedHi = r.hi
+    this.failedLo = r.lo
+    this.failedDone = done
+    if (this.#trace.on) this.#traced(-1, reason)
+    return false
+  }
+
+  /** Translates the piece by ATS and presents it as a translated request (PCIe 10.2). */
+  #throughCache(translator: UpstreamTranslator): boolean {
+    const r = this.#request
+    const answer = this.#answer
+    const { cache } = this.#ats!
+    let slot = cache.lookup(r)
+    if (slot < 0 || !cache.permits(slot, r.write, r.execute)) {
+      slot = this.#ask(translator)
+      if (slot < 0) {
+        if (slot === REFUSED) return false
+        // The completion says U: this page takes untranslated requests only (PCIe 10.2.3.7).
+        r.at = AT.UNTRANSLATED
+        translator.translate(r, answer)
+        return true
+      }
+    }
+    const output = cache.output(slot, r.lo)
+    const { hi, lo, pasid, execute, privileged } = r
+    r.at = AT.TRANSLATED
+    r.hi = (output / 2 ** 32) | 0
+    r.lo = output | 0
+    // Translated requests carry no prefix unless Translated Requests with PASID is enabled, which no
+    // function here has (PCIe 6.20.2).
+    r.pasid = NO_PASID
+    r.execute = false
+    r.privileged = false
+    translator.translate(r, answer)
+    r.at = AT.UNTRANSLATED
+    r.hi = hi
+    r.lo = lo
+    r.pasid = pasid
+    r.execute = execute
+    r.privileged = privileged
+    return true
+  }
+
+  /** One translation request: a cache slot, `REFUSED` with the failure recorded, or `UNTRANSLATED_ONLY`. */
+  #ask(translator: UpstreamTranslator): number {
+    const r = this.#request
+    const answer = this.#answer
+    const { lo, length } = r
+    const { unitBits, cache } = this.#ats!
+    r.at = AT.TRANSLATION_REQUEST
+    r.noWrite = !r.write
+    r.lo = unitBits > 31 ? 0 : lo & (-1 << unitBits)
+    answer.execute = false
+    answer.untranslatedOnly = false
+    translator.translateAts(r, answer)
+    r.at = AT.UNTRANSLATED
+    const asked = r.lo
+    r.lo = lo
+    r.length = length
+    if (answer.status !== COMPLETION.SC)
+      return this.#refuse(answer.status === COMPLETION.CA ? 'aborted' : 'refused', answer.status)
+    if (!answer.read && !answer.write) return this.#refuse('not-present', COMPLETION.SC)
+    if (answer.untranslatedOnly) return UNTRANSLATED_ONLY
+    // A completion smaller than the granule the function was told of is malformed (PCIe 10.2.3.2).
+    if (answer.pageBits < unitBits && ((lo ^ asked) & (-1 << answer.pageBits)) !== 0)
+      return this.#refuse('aborted', COMPLETION.CA)
+    r.lo = asked
+    const slot = cache.insert(
+      r,
+      answer.output,
+      answer.pageBits,
+      answer.read,
+      answer.write,
+      answer.execute,
+    )
+    r.lo = lo
+    if (!cache.permits(slot, r.write, r.execute))
+      return this.#refuse('no-permission', COMPLETION.SC)
+    return slot
+  }
+
+  #refuse(reason: DmaFailureReason, status: CompletionStatus): number {
+    this.#fail(reason, status, 0)
+    return REFUSED
+  }
+
+  #copy(
+    write: boolean,
+    region: RamRegion,
+    at: number,
+    bytes: Uint8Array,
+    from: number,
+    length: number,
+  ): void {
+    const ram = region.bytes
+    if (length <= LOOP) {
+      if (write) for (let i = 0; i < length; i++) ram[at + i] = bytes[from + i]!
+      else for (let i = 0; i < length; i++) bytes[from + i] = ram[at + i]!
+    } else if (write) {
+      ram.set(length === bytes.length ? bytes : bytes.subarray(from, from + length), at)
+    } else if (length === 4096 && (at & 4095) === 0) {
+      bytes.set(this.#pageView(region, at), from)
+    } else {
+      bytes.set(ram.subarray(at, at + length), from)
+    }
+    if (write && region.dirty !== undefined) region.wrote(at, length)
+  }
+
+  #pageView(region: RamRegion, at: number): Uint8Array {
+    const ram = region.bytes
+    const slot = (at >>> 12) & (PAGE_VIEWS - 1)
+    const known = this.#views[slot]
+    if (
+      known !== undefined &&
+      known.buffer === ram.buffer &&
+      known.byteOffset === ram.byteOffset + at
+    )
+      return known
+    const view = ram.subarray(at, at + 4096)
+    this.#views[slot] = view
+    return view
+  }
+
+  #traced(output: number, failure: DmaFailureReason | undefined): void {
+    const { requester, pasid, hi, lo, length, write, at } = this.#request
+    this.#trace.emit({ requester, pasid, hi, lo, length, write, at, output, failure })
+  }
+}
+
+/** Whether an untranslated request falls into the message range. */
+const isMessage = (hi: number, lo: number, pasid: number) =>
+  hi === 0 && lo >>> 20 === 0xfee && pasid < 0
+
+const REFUSED = -1
+const UNTRANSLATED_ONLY = -2

@@ -1,0 +1,120 @@
+/**
+ * An endpoint function: type 0 header, six BARs, its bus master, and the device model behind it.
+ * Next: device-model.ts (how models are written), fabric.ts (how functions are found).
+ */
+import { RegisterFile } from '../base/registers.js'
+import { type Bar, type BarSpec, makeBars } from './bar.js'
+import type { Bus } from './bus.js'
+import { BusMaster } from './bus-master.js'
+import { MsixCapability } from './capabilities/msix.js'
+import type { CapabilityFactory } from './capability.js'
+import { AtsCapability } from './extended/ats.js'
+import { PasidCapability } from './extended/pasid.js'
+import { PriCapability } from './extended/pri.js'
+import { TYPE0 } from './headers.js'
+import { type Identity, PciNode } from './node.js'
+import type { AtsInvalidation, PageGroupResponse } from './request.js'
+
+/** Builds a function at a place; `defineDevice` makes these. */
+export interface DeviceModel {
+  readonly name: string
+  readonly identity: Identity
+  build(bus: Bus, devfn: number): PciFunction
+}
+
+/** What stands behind a function: called on reset and around save and restore. */
+export interface FunctionModel {
+  reset(): void
+  save(): unknown
+  restore(state: unknown): void
+}
+
+/** What a function is made of. */
+export interface FunctionSpec {
+  readonly name: string
+  readonly identity: Identity
+  readonly bars: readonly BarSpec[]
+  readonly capabilities: readonly CapabilityFactory[]
+}
+
+/** One endpoint function. */
+export class PciFunction extends PciNode {
+  protected override readonly headerLayout = 0
+  /** BAR0 to BAR5; those not implemented have kind `none`. */
+  readonly bars: readonly Bar[]
+  readonly msix: MsixCapability | undefined
+  readonly ats: AtsCapability | undefined
+  readonly pri: PriCapability | undefined
+  readonly pasid: PasidCapability | undefined
+  readonly dma: BusMaster
+  /** Set once by the device model. */
+  model: FunctionModel | undefined
+  readonly #header: RegisterFile<typeof TYPE0>
+
+  constructor(bus: Bus, devfn: number, spec: FunctionSpec) {
+    super(spec.name, spec.identity, bus, devfn)
+    const settle = (index: number) => () => {
+      this.#settle(index)
+      this.fabric.decodeChanged()
+    }
+    this.#header = new RegisterFile(TYPE0, {
+      onWrite: {
+        Command: () => this.refresh(),
+        BAR0: settle(0),
+        BAR1: settle(1),
+        BAR2: settle(2),
+        BAR3: settle(3),
+        BAR4: settle(4),
+        BAR5: settle(5),
+      },
+    })
+    const { regs } = this.#header
+    const made = this.assemble(this.#header, regs, spec.capabilities)
+    this.bars = makeBars(
+      [...spec.bars, ...this.barsOf(made)],
+      [regs.BAR0, regs.BAR1, regs.BAR2, regs.BAR3, regs.BAR4, regs.BAR5],
+      () => this.memoryEnabled,
+    )
+    this.fixedRegisters()
+    this.msix = made.find(c => c instanceof MsixCapability)
+    this.ats = made.find(c => c instanceof AtsCapability)
+    this.pri = made.find(c => c instanceof PriCapability)
+    this.pasid = made.find(c => c instanceof PasidCapability)
+    this.dma = new BusMaster(this, this.ats, this.pasid)
+    if (this.msix) this.msix.send = (hi, lo, data) => this.dma.sendMessage(hi, lo, data)
+  }
+
+  /** Takes an Invalidate Request; true when its completion came. */
+  invalidate(i: AtsInvalidation): boolean {
+    return this.ats?.invalidate(i) ?? false
+  }
+
+  /** Takes a PRG response. */
+  respond(r: PageGroupResponse): void {
+    this.pri?.respond(r)
+  }
+
+  protected override fixedRegisters(): void {
+    const { subsystemVendorId, subsystemId, vendorId, deviceId } = this.identity
+    this.#header.regs.Subsystem_Vendor_ID.ID = subsystemVendorId ?? vendorId
+    this.#header.regs.Subsystem_ID.ID = subsystemId ?? deviceId
+    for (let i = 0; i < 6; i++) this.#settle(i)
+  }
+
+  protected override onReset(): void {
+    this.model?.reset()
+  }
+
+  protected override saveModel(): unknown {
+    return this.model?.save()
+  }
+
+  protected override restoreModel(state: unknown): void {
+    this.model?.restore(state)
+  }
+
+  // The base class fills read-only registers before there are BARs.
+  #settle(index: number): void {
+    this.bars?.[index]?.settle()
+  }
+}

@@ -1,0 +1,39 @@
+/** The public names of the PCI room, as `vfio-emu/pci` exports them. */
+export { TranslationCache } from './atc.js'
+export type { Bar, BarKind, BarSpec } from './bar.js'
+export { RootPort, type RootPortOptions, type Window } from './bridge.js'
+export { BusMaster, type DmaFailureReason, type DmaTag } from './bus-master.js'
+export { express } from './capabilities/express.js'
+export { msix } from './capabilities/msix.js'
+export { powerManagement } from './capabilities/power-management.js'
+export type { Capability, CapabilityFactory, PlacedCapability } from './capability.js'
+export { ConfigSpace } from './config-space.js'
+export {
+  type DefinedDevice,
+  type DeviceBehaviour,
+  type DeviceDefinition,
+  type DevicePort,
+  type DmaFailure,
+  type DmaPort,
+  type DmaResult,
+  defineDevice,
+  type Halves,
+  type PageRequestResult,
+  type PageWant,
+  type RequestTag,
+} from './device-model.js'
+export { dmaCopy } from './devices/dma-copy.js'
+export { nullDevice } from './devices/null.js'
+export { ECAM_SIZE, Ecam } from './ecam.js'
+export { type EnumerateOptions, enumerate, type FoundBar, type FoundFunction } from './enumerate.js'
+export { acs } from './extended/acs.js'
+export { aer } from './extended/aer.js'
+export { ats } from './extended/ats.js'
+export { pasidCapability } from './extended/pasid.js'
+export { pri } from './extended/pri.js'
+export { type AddressRange, HOST_RANGES, RootComplex, type RootComplexOptions } from './fabric.js'
+export { type DeviceModel, PciFunction } from './function.js'
+export { HostInterrupts, type HostVector } from './host-interrupts.js'
+export { type Identity, PciNode } from './node.js'
+export * from './request.js'
+export type { DownstreamPort, MessageSink, UpstreamTranslator } from './upstream.js'
