@@ -22,14 +22,11 @@ export class IdAllocator {
     if (!(min >= 0 && min <= max && max <= MAX_ID)) throw new Error(`ids ${min} to ${max}`)
     this.min = min
     this.max = max
-    let words = (max >> 5) + 1
-    const ids = sized(this.#ids, words)
-    this.#some.push(ids)
-    this.#all.push(ids)
-    while (words > 1) {
-      words = ((words - 1) >> 5) + 1
-      this.#some.push(sized(new BitSet(), words))
-      this.#all.push(sized(new BitSet(), words))
+    this.#some.push(this.#ids.data)
+    this.#all.push(this.#ids.data)
+    for (let words = (max >> 5) + 1; words > 1; words = ((words - 1) >> 5) + 1) {
+      this.#some.push(new BitSet().data)
+      this.#all.push(new BitSet().data)
     }
   }
 
@@ -98,10 +95,20 @@ export class IdAllocator {
     for (let id = this.next(from); id >= 0 && id <= to; id = this.next(id + 1)) yield id
   }
 
+  #grow(word: number): void {
+    for (let level = 0, w = word; level < this.#some.length; level++, w >>>= 5) {
+      const some = this.#some[level]!
+      const all = this.#all[level]!
+      while (some.length <= w) some.push(0)
+      while (all.length <= w) all.push(0)
+    }
+  }
+
   #hold(id: number): void {
     this.#count++
     const ids = this.#some[0]!
     let w = id >>> 5
+    if (w >= ids.length) this.#grow(w)
     let wasEmpty = ids[w] === 0
     ids[w] = ids[w]! | (1 << id)
     let full = ids[w] === -1
@@ -122,11 +129,6 @@ export class IdAllocator {
   }
 }
 
-function sized(set: BitSet, words: number): number[] {
-  set.set(words * 32 - 1, 0)
-  return set.data
-}
-
 // The lowest bit of level 0, from `from` to `max`, that differs from those of the word `dull` (0 or -1).
 function search(levels: number[][], dull: number, from: number, max: number): number {
   if (from > max) return -1
@@ -134,12 +136,11 @@ function search(levels: number[][], dull: number, from: number, max: number): nu
   for (let level = 0; level < levels.length; level++) {
     const words = levels[level]!
     const w = bit >>> 5
-    const found = w < words.length ? (words[w]! ^ dull) & (-1 << bit) : 0
+    const found = (wordAt(words, w) ^ dull) & (-1 << bit)
     if (found !== 0) {
       bit = (w << 5) | lowest(found)
       for (let down = level - 1; down >= 0; down--) {
-        if (bit >= levels[down]!.length) return -1
-        bit = (bit << 5) | lowest(levels[down]![bit]! ^ dull)
+        bit = (bit << 5) | lowest(wordAt(levels[down]!, bit) ^ dull)
       }
       return bit > max ? -1 : bit
     }
@@ -148,4 +149,6 @@ function search(levels: number[][], dull: number, from: number, max: number): nu
   return -1
 }
 
+// The sets grow as ids are held; what they do not reach yet is free.
+const wordAt = (words: number[], w: number): number => (w < words.length ? words[w]! : 0)
 const lowest = (word: number): number => 31 - Math.clz32(word & -word)

@@ -1,7 +1,7 @@
 /**
  * Sorted disjoint ranges with a value each: IOVA maps, virtual memory areas, reserved regions. A
  * B+-tree whose leaves are chained; the leaf last used is tried first, so work at one place of a map
- * costs the same with one range in it or a million. Emptied leaves go, half-empty ones stay.
+ * costs the same with one range in it or a million. Emptied leaves go (but the last), half-empty ones stay.
  */
 
 /** Ranges a leaf holds, and children an inner node has. */
@@ -76,8 +76,7 @@ export class IntervalMap<T> {
     ) {
       return false
     }
-    const following = i < leaf.count ? leaf.starts[i] : leaf.next?.starts[0]
-    if (following !== undefined && following <= end) return false
+    if (following(leaf, i) <= end) return false
     if (leaf.count === ORDER) {
       leaf = this.#split(leaf, start, i)
       i = position(leaf, start)
@@ -110,8 +109,7 @@ export class IntervalMap<T> {
   overlaps(start: number, end: number): boolean {
     const leaf = this.#leaf(start)
     const i = position(leaf, start)
-    const following = i < leaf.count ? leaf.starts[i] : leaf.next?.starts[0]
-    return (following !== undefined && following <= end) || this.find(start) !== undefined
+    return following(leaf, i) <= end || this.find(start) !== undefined
   }
 
   /** Removes the range that begins exactly at `start` and returns its value; undefined when there is none. */
@@ -130,7 +128,8 @@ export class IntervalMap<T> {
     values[last] = undefined
     leaf.count = last
     this.#size--
-    if (last === 0 && leaf !== this.#root) this.#drop(leaf, start)
+    // The last leaf stays: a range that comes and goes at the end should not cost a leaf each time.
+    if (last === 0 && leaf.next !== undefined) this.#drop(leaf, start)
     return value
   }
 
@@ -263,7 +262,7 @@ export class IntervalMap<T> {
     const node = this.#path[level]!
     const at = this.#slots[level]!
     // Its starts now belong to the left neighbour, or to the right one where there is none below this node.
-    if (at === 0 && leaf.next !== undefined) leaf.next.low = leaf.low
+    if (at === 0) leaf.next!.low = leaf.low
     for (let j = at; j < node.count - 1; j++) {
       node.keys[j] = node.keys[j + 1]!
       node.children[j] = node.children[j + 1]
@@ -272,10 +271,11 @@ export class IntervalMap<T> {
     while (this.#root instanceof Inner && this.#root.count === 1)
       this.#root = this.#root.children[0]!
 
-    if (leaf.previous !== undefined) leaf.previous.next = leaf.next
-    else this.#first = leaf.next!
-    if (leaf.next !== undefined) leaf.next.previous = leaf.previous
-    this.#finger = leaf.previous ?? leaf.next!
+    const next = leaf.next!
+    if (leaf.previous !== undefined) leaf.previous.next = next
+    else this.#first = next
+    next.previous = leaf.previous
+    this.#finger = leaf.previous ?? next
     leaf.previous = undefined
     leaf.next = undefined
     this.#spare = leaf
@@ -324,7 +324,7 @@ class Cursor<T> implements IntervalCursor<T> {
     if (this.#leaf.next === undefined) return false
     this.#leaf = this.#leaf.next
     this.#at = 0
-    return true
+    return this.#leaf.count > 0
   }
 }
 
@@ -339,6 +339,13 @@ function position<T>(leaf: Leaf<T>, start: number): number {
     else high = middle
   }
   return low
+}
+
+// Start of the range at place `i`, counting on into the next leaf; infinite after the last range.
+function following<T>(leaf: Leaf<T>, i: number): number {
+  if (i < leaf.count) return leaf.starts[i]!
+  const next = leaf.next
+  return next === undefined || next.count === 0 ? Number.POSITIVE_INFINITY : next.starts[0]!
 }
 
 // Place of the child that `start` belongs to.

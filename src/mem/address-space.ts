@@ -114,7 +114,7 @@ export class AddressSpace {
     if (ram !== undefined) {
       const offset = addr - ram.base
       if (offset + length <= ram.size) {
-        ram.read(offset, into, start, length)
+        copy(ram.bytes, offset, into, start, length)
         return true
       }
     }

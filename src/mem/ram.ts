@@ -3,7 +3,6 @@
  * region of them at a physical address. The memories never grow, so views stay valid.
  * Next: address-space.ts puts regions side by side.
  */
-import { PAGE_SIZE } from '../base/addr.js'
 import type { DirtyLog } from './dirty-log.js'
 
 // The ES library declares no WebAssembly; this is the part we use.
@@ -12,7 +11,6 @@ declare const WebAssembly: {
 }
 
 const WASM_PAGE = 0x1_0000
-const VIEWS = 64
 
 if (new Uint8Array(new Uint16Array([1]).buffer)[0] !== 1) {
   throw new Error(
@@ -38,8 +36,6 @@ export class RamRegion {
   readonly bytes: Uint8Array
   /** The same memory in little-endian words. */
   readonly words: Int32Array
-  readonly #views: Uint8Array[] = []
-  readonly #viewed: number[] = []
   /** Marked by every write through an address space while set. */
   dirty: DirtyLog | undefined = undefined
 
@@ -53,26 +49,9 @@ export class RamRegion {
     this.words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2)
   }
 
-  /** Copies `length` bytes at `offset` into `into` from its byte `start`; all inside the region. */
-  read(offset: number, into: Uint8Array, start: number, length: number): void {
-    if (length === PAGE_SIZE && offset % PAGE_SIZE === 0) into.set(this.#page(offset), start)
-    else copy(this.bytes, offset, into, start, length)
-  }
-
   /** To be called by whoever writes through `bytes` or `words` past the address space, dirty log or not. */
   wrote(offset: number, length: number): void {
     this.dirty?.mark(offset, length)
-  }
-
-  // The bytes of a page; keeping the views of recent pages halves the cost of reading one.
-  #page(offset: number): Uint8Array {
-    const slot = (offset / PAGE_SIZE) & (VIEWS - 1)
-    const view = this.#views[slot]
-    if (view !== undefined && this.#viewed[slot] === offset) return view
-    const fresh = this.bytes.subarray(offset, offset + PAGE_SIZE)
-    this.#views[slot] = fresh
-    this.#viewed[slot] = offset
-    return fresh
   }
 }
 

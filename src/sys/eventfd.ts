@@ -93,6 +93,14 @@ export class EventFd implements OpenFile {
     return 8
   }
 
+  readable(): boolean {
+    return this.#count > 0n
+  }
+
+  onReadable(listener: () => void): () => void {
+    return this.onSignal(listener)
+  }
+
   release(): void {
     for (const listener of [...this.#closers]) listener()
   }

@@ -33,6 +33,10 @@ export interface OpenFile {
   write?(from: Uint8Array, caller: Process, flags: number): number
   /** Says what a mapping of `length` bytes (whole pages) at `offset` shows. Without it: ENODEV. */
   mmap?(length: number, offset: number, prot: number, caller: Process): MmapBacking
+  /** Whether a read would not block (POLLIN). Without it: always. */
+  readable?(): boolean
+  /** Calls `listener` when it may have become readable. Returns what ends it. Without it: EPERM, as epoll answers. */
+  onReadable?(listener: () => void): () => void
   /** Last descriptor and last mapping are gone. */
   release?(): void
 }

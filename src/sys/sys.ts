@@ -202,6 +202,20 @@ export class Sys {
     throw new ErrnoError('EINVAL', `${fd} is a ${file.kind}, not an eventfd`, 'eventfd')
   }
 
+  /** Whether a read of the file would not block, as poll(2) tells. */
+  readable(fd: number): boolean {
+    return this.process.fds.description(fd, 'poll').file.readable?.() ?? true
+  }
+
+  /** Calls `listener` whenever the file may have become readable, as SIGIO would. Returns what ends it. */
+  onReadable(fd: number, listener: () => void): () => void {
+    const { file } = this.process.fds.description(fd, 'poll')
+    if (file.onReadable === undefined) {
+      throw new ErrnoError('EPERM', `poll: ${file.kind} is always readable`, 'poll')
+    }
+    return file.onReadable(listener)
+  }
+
   /** Forks; returns the child's system calls. */
   fork(): Sys {
     return new Sys(this.process.fork())
