@@ -6,7 +6,7 @@
 import { RegisterFile } from '../base/registers.js'
 import { type Bar, makeBars } from './bar.js'
 import { Bus } from './bus.js'
-import { expressPort, PortExpressCapability } from './capabilities/express.js'
+import { ExpressCapability, expressPort } from './capabilities/express.js'
 import { powerManagement } from './capabilities/power-management.js'
 import { AcsCapability, acs } from './extended/acs.js'
 import { AerCapability, aer, UNCORRECTABLE } from './extended/aer.js'
@@ -40,7 +40,7 @@ const IDENTITY: Identity = { vendorId: 0x1234, deviceId: 0x0001, classCode: CLAS
 export class RootPort extends PciNode {
   protected override readonly headerLayout = 1
   readonly secondary: Bus
-  readonly express: PortExpressCapability
+  readonly express: ExpressCapability
   readonly acs: AcsCapability | undefined
   readonly aer: AerCapability
   readonly #header: RegisterFile<typeof TYPE1>
@@ -77,7 +77,7 @@ export class RootPort extends PciNode {
       aer(),
       ...(options.acs === false ? [] : [acs({ port: true })]),
     ])
-    this.express = made.find(c => c instanceof PortExpressCapability)!
+    this.express = made.find(c => c instanceof ExpressCapability)!
     this.aer = made.find(c => c instanceof AerCapability)!
     this.acs = made.find(c => c instanceof AcsCapability)
   }

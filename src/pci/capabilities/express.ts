@@ -106,10 +106,13 @@ interface ExpressOptions {
   readonly portNumber: number
 }
 
-class ExpressBase implements Capability {
+/** PCI Express of one function. */
+export class ExpressCapability implements Capability {
   readonly id = CAPABILITY.PCI_EXPRESS
   readonly extended = false
   readonly file: RegisterFile<typeof EXPRESS>
+  /** Whether a port refuses requests with a PASID prefix: blocked by software, or not supported. */
+  blocksPrefixes = false
   readonly #options: ExpressOptions
 
   constructor(node: PciNode, options: ExpressOptions) {
@@ -122,6 +125,7 @@ class ExpressBase implements Capability {
         },
         Device_Control_2: () => {
           if (!isPort) this.file.regs.Device_Control_2.End_End_TLP_Prefix_Blocking = false
+          this.#refresh()
         },
       },
     })
@@ -143,6 +147,7 @@ class ExpressBase implements Capability {
     r.Device_Capabilities_2.Extended_Fmt_Field_Supported = endEndPrefix
     r.Device_Capabilities_2.End_End_TLP_Prefix_Supported = endEndPrefix
     r.Device_Capabilities_2.Max_End_End_TLP_Prefixes = endEndPrefix ? 1 : 0
+    this.#refresh()
     if (type === PORT_TYPE.INTEGRATED_ENDPOINT) return // it has no link (PCIe 7.5.3, table of types)
     r.Link_Capabilities.Port_Number = portNumber
     r.Link_Capabilities.Maximum_Link_Width = 16
@@ -157,20 +162,16 @@ class ExpressBase implements Capability {
       r.Link_Status.Data_Link_Layer_Link_Active = true
     }
   }
-}
 
-/** The capability of an endpoint. */
-export class ExpressCapability extends ExpressBase {}
+  restore(): void {
+    this.#refresh()
+  }
 
-/** The capability of a root port. */
-export class PortExpressCapability extends ExpressBase {
-  /** Whether a request with a PASID prefix is refused here: blocked by software, or not supported. */
-  get blocksPrefixes(): boolean {
+  #refresh(): void {
     const r = this.file.regs
-    return (
+    this.blocksPrefixes =
       r.Device_Control_2.End_End_TLP_Prefix_Blocking ||
       !r.Device_Capabilities_2.End_End_TLP_Prefix_Supported
-    )
   }
 }
 
@@ -192,4 +193,4 @@ export const express =
 export const expressPort =
   (options: { portNumber: number; endEndPrefix: boolean }): CapabilityFactory =>
   node =>
-    new PortExpressCapability(node, { ...options, type: PORT_TYPE.ROOT_PORT, flr: false })
+    new ExpressCapability(node, { ...options, type: PORT_TYPE.ROOT_PORT, flr: false })

@@ -40,6 +40,8 @@ export class AcsCapability implements Capability {
   readonly id = EXTENDED.ACS
   readonly extended = true
   readonly file: RegisterFile<typeof ACS>
+  /** Whether requests that claim a translation are refused. */
+  blocksTranslated = false
   readonly #supported: bigint
 
   constructor(port: boolean) {
@@ -48,15 +50,11 @@ export class AcsCapability implements Capability {
       onWrite: {
         Control: () => {
           this.file.regs.Control.$value &= this.#supported
+          this.restore()
         },
       },
     })
     this.reset()
-  }
-
-  /** Whether requests that claim a translation are refused. */
-  get blocksTranslated(): boolean {
-    return this.file.regs.Control.Translation_Blocking_Enable
   }
 
   link(next: number): void {
@@ -66,6 +64,11 @@ export class AcsCapability implements Capability {
   reset(): void {
     this.file.reset()
     this.file.regs.Capability.$value = this.#supported
+    this.restore()
+  }
+
+  restore(): void {
+    this.blocksTranslated = this.file.regs.Control.Translation_Blocking_Enable
   }
 }
 
