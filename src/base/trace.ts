@@ -48,6 +48,8 @@ export class TraceBus {
   readonly #listeners = new Map<string, number>()
   #kept: TraceRecord[] = []
   #keep = 0
+  // Place of the oldest kept record once all places are taken.
+  #oldest = 0
   #order = 0
 
   /** With a clock, kept records carry its time; without one they carry 0. */
@@ -100,19 +102,24 @@ export class TraceBus {
   keep(records: number): void {
     this.#keep = records
     this.#kept = []
+    this.#oldest = 0
     this.#update()
   }
 
   /** The kept records, oldest first. */
   recent(): TraceRecord[] {
-    const from = this.#kept.length < this.#keep ? 0 : this.#order % this.#keep
-    return [...this.#kept.slice(from), ...this.#kept.slice(0, from)]
+    return [...this.#kept.slice(this.#oldest), ...this.#kept.slice(0, this.#oldest)]
   }
 
   #send<K extends TraceName>(name: K, event: TraceEvents[K]): void {
     const order = this.#order++
     if (this.#keep > 0) {
-      this.#kept[order % this.#keep] = { order, at: this.#clock?.now ?? 0, name, event }
+      const record = { order, at: this.#clock?.now ?? 0, name, event }
+      if (this.#kept.length < this.#keep) this.#kept.push(record)
+      else {
+        this.#kept[this.#oldest] = record
+        this.#oldest = (this.#oldest + 1) % this.#keep
+      }
     }
     this.#observers.emit(name, event)
   }

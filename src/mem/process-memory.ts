@@ -78,6 +78,7 @@ export class ProcessMemory implements UserMemory {
   #next = MMAP_TOP_PAGE
   #locked = 0
   #pinned = 0
+  #released = false
 
   constructor(frames: FrameAllocator, options: ProcessMemoryOptions = {}) {
     this.frames = frames
@@ -109,9 +110,10 @@ export class ProcessMemory implements UserMemory {
 
   /**
    * Maps `length` bytes, rounded up to pages. ErrnoError: EINVAL (length 0, unaligned address), EEXIST
-   * (`at` is taken), ENOMEM (outside user space, or no run of frames).
+   * (`at` is taken), ENOMEM (outside user space, or no run of frames), ESRCH (the process is gone).
    */
   mmap(length: number, options: MmapOptions = {}): Mapping {
+    if (this.#released) throw new ErrnoError('ESRCH', 'mmap: the process has exited', 'mmap')
     const pages = Math.ceil(length / PAGE_SIZE)
     if (!(length > 0)) throw new ErrnoError('EINVAL', 'mmap: length 0', 'mmap')
     const first = this.#place(pages, options.at)
@@ -191,6 +193,7 @@ export class ProcessMemory implements UserMemory {
 
   /** Unmaps everything, as the end of the process does. Pinned frames live until they are unpinned. */
   release(): void {
+    this.#released = true
     this.#unmap(0, TOP_PAGE)
   }
 

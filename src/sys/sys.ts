@@ -73,6 +73,7 @@ export class Sys {
   /** Opens a device node, for reading and writing by default. */
   open(path: string, flags = O_RDWR): number {
     const { fds, kernel } = this.process
+    this.#alive('open')
     fds.reserve('open')
     return fds.install(kernel.nodes.open(this.process, path, flags), flags, 'open')
   }
@@ -191,6 +192,7 @@ export class Sys {
     if ((flags & ~(EFD_SEMAPHORE | EFD_NONBLOCK | EFD_CLOEXEC)) !== 0) {
       throw new ErrnoError('EINVAL', `eventfd: flags ${hex(flags)}`, 'eventfd')
     }
+    this.#alive('eventfd')
     const file = new EventFd(initial >>> 0, (flags & EFD_SEMAPHORE) !== 0)
     return this.process.fds.install(file, O_RDWR | (flags & EFD_NONBLOCK), 'eventfd')
   }
@@ -223,6 +225,11 @@ export class Sys {
 
   exit(): void {
     this.process.exit()
+  }
+
+  #alive(syscall: string): void {
+    if (!this.process.exited) return
+    throw new ErrnoError('ESRCH', `${syscall}: process ${this.process.pid} has exited`, syscall)
   }
 
   #readable(fd: number, syscall: string): FileDescription {
