@@ -5,6 +5,7 @@ import { join } from '../base/addr.js'
 import { VirtualClock } from '../base/clock.js'
 import { ErrnoError } from '../base/errno.js'
 import { TraceBus } from '../base/trace.js'
+import type { VtdConfig } from '../iommu/vtd/config.js'
 import { VCMD } from '../iommu/vtd/registers.js'
 import { VtdUnit } from '../iommu/vtd/unit.js'
 import type { AddressSpace } from '../mem/address-space.js'
@@ -182,3 +183,24 @@ function attempt(call: () => void): string | undefined {
 }
 
 const refusal = (refused: string | undefined) => (refused === undefined ? {} : { refused })
+
+/**
+ * What the guest's unit offers: scalable mode with first-stage tables, and of the rest no more than
+ * the host's nesting information allows (vsva-uapi 2.3). Second stage and nesting stay the host's.
+ */
+function virtualConfig(cap: bigint, ecap: bigint, pasidBits: number): Partial<VtdConfig> {
+  const has = (register: bigint, bit: bigint) => ((register >> bit) & 1n) !== 0n
+  return {
+    secondStage: false,
+    nesting: false,
+    passThrough: false,
+    interruptRemapping: false,
+    virtualCommand: true,
+    firstStage1GPages: has(cap, 56n),
+    firstStage5Level: has(cap, 60n),
+    pageRequests: has(ecap, 29n),
+    executeRequests: has(ecap, 30n),
+    supervisorRequests: has(ecap, 31n),
+    pasidBits: has(ecap, 40n) ? pasidBits : 0,
+  }
+}

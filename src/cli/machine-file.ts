@@ -1,0 +1,96 @@
+// Machine descriptions for the command line: the one it uses by default, and JSON files.
+
+import { readFileSync } from 'node:fs'
+import { formatBdf, hex } from '../base/addr.js'
+import type { Machine, MachineDescription } from '../machine.js'
+import { dmaCopy } from '../pci/devices/dma-copy.js'
+import { svaEngine } from '../pci/devices/sva-engine.js'
+import type { DeviceModel } from '../pci/function.js'
+import { formatBytes, UsageError } from './output.js'
+
+/** Device models that a machine file can name. */
+const MODELS: Readonly<Record<string, DeviceModel>> = {
+  'sva-engine': svaEngine,
+  'dma-copy': dmaCopy,
+}
+
+/** The machine of the main job. */
+export const DEFAULT_MACHINE: MachineDescription = {
+  iommu: 'vt-d',
+  devices: [{ at: '0000:01:00.0', model: svaEngine }],
+}
+
+type Json = null | boolean | number | string | Json[] | { [key: string]: Json }
+
+/** Reads a machine file; without a path, the default machine. UsageError says what is wrong and where. */
+export function loadMachine(path: string | undefined): MachineDescription {
+  if (path === undefined) return DEFAULT_MACHINE
+  let json: Json
+  try {
+    json = JSON.parse(readFileSync(path, 'utf8')) as Json
+  } catch (error) {
+    throw new UsageError(`machine file ${path}: ${(error as Error).message}`)
+  }
+  return parseMachine(json, path)
+}
+
+/** Checks a parsed machine file. */
+export function parseMachine(json: unknown, path: string): MachineDescription {
+  const wrong = (what: string) => new UsageError(`machine file ${path}: ${what}`)
+  if (typeof json !== 'object' || json === null || Array.isArray(json))
+    throw wrong('an object is needed')
+  const { iommu = 'vt-d', ramMiB = 256, devices = [], ...rest } = json as Record<string, unknown>
+  const unknown = Object.keys(rest)[0]
+  if (unknown !== undefined)
+    throw wrong(`unknown key '${unknown}'; known are iommu, ramMiB, devices`)
+  if (iommu !== 'vt-d') throw wrong(`iommu ${JSON.stringify(iommu)}: only "vt-d" is there`)
+  if (
+    typeof ramMiB !== 'number' ||
+    !Number.isInteger(ramMiB) ||
+    ramMiB < 128 ||
+    ramMiB > 2048 ||
+    ramMiB % 2
+  )
+    throw wrong(`ramMiB ${JSON.stringify(ramMiB)}: an even number from 128 to 2048 is needed`)
+  if (!Array.isArray(devices) || devices.length === 0)
+    throw wrong('devices: at least one is needed')
+  return {
+    iommu,
+    ramBytes: ramMiB * 2 ** 20,
+    devices: devices.map((device: unknown, i) => {
+      const { at, model } = (device ?? {}) as { at?: unknown; model?: unknown }
+      if (typeof at !== 'string' || !/^0000:[0-9a-f]{2}:00\.[0-7]$/.test(at))
+        throw wrong(`devices[${i}].at ${JSON.stringify(at)}: write "0000:bb:00.f"`)
+      const found = typeof model === 'string' ? MODELS[model] : undefined
+      if (!found)
+        throw wrong(
+          `devices[${i}].model ${JSON.stringify(model)}: known are ${Object.keys(MODELS).join(', ')}`,
+        )
+      return { at, model: found }
+    }),
+  }
+}
+
+/** A machine as rows: what the host has, and the functions with their capabilities. */
+export function describeMachine(machine: Machine): { host: string[][]; functions: string[][] } {
+  const { description, unit, fabric, iommu } = machine
+  const { config } = unit
+  const modes = [
+    config.scalableMode ? 'scalable mode' : 'legacy mode',
+    ...(config.nesting ? ['nesting'] : []),
+    ...(config.pasidBits ? [`${config.pasidBits}-bit PASIDs`] : []),
+    ...(config.pageRequests ? ['page requests'] : []),
+  ]
+  return {
+    host: [
+      ['host RAM', formatBytes(description.ramBytes ?? 256 * 2 ** 20)],
+      ['IOMMU', `VT-d: ${modes.join(', ')}`],
+      ['VFIO', `profile ${description.profile ?? 'V7R'}`],
+    ],
+    functions: fabric.nodes().map(node => {
+      const group = iommu.groups.of(node.bdf)
+      const ids = `${hex(node.identity.vendorId).slice(2)}:${node.identity.deviceId.toString(16).padStart(4, '0')}`
+      return [formatBdf(node.bdf), ids, node.name, `group ${group?.id ?? '-'}`]
+    }),
+  }
+}

@@ -1,0 +1,178 @@
+// `vfio-emu run`: a guest on an emulated host, with one device passed through, told step by step.
+
+import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { Command, Option } from 'commander'
+import { formatBdf } from '../base/addr.js'
+import { ErrnoError } from '../base/errno.js'
+import { createMachine, type Machine } from '../machine.js'
+import { ImageError } from '../vmm/elf.js'
+import { type GuestEnd, Vmm } from '../vmm/vmm.js'
+import { describeMachine, loadMachine } from './machine-file.js'
+import { columns, formatBytes, formatTime, style, toJson, UsageError } from './output.js'
+import { type Step, Story } from './story.js'
+import { startTrace } from './trace-file.js'
+
+/** The guest that `npm start` runs. */
+const GUEST = fileURLToPath(new URL('../../guests/built/sva-x86_64.elf', import.meta.url))
+const GUEST_RAM = 64 * 2 ** 20
+
+interface RunOptions {
+  readonly guest?: string
+  readonly iommu: 'vt-d'
+  readonly machine?: string
+  readonly trace?: string
+  readonly json?: boolean
+}
+
+/** The `run` command. */
+export function runCommand(finish: (status: number) => void): Command {
+  return new Command('run')
+    .description('Run a guest that does SVA DMA through a nested IOMMU, and show every step.')
+    .option('--guest <ELF>', 'guest image: a static x86-64 ELF (default: the SVA guest)')
+    .addOption(new Option('--iommu <kind>', "the host's IOMMU").choices(['vt-d']).default('vt-d'))
+    .option('--machine <FILE>', 'machine description, JSON (see docs/guides/machine-files.md)')
+    .option('--trace <FILE>', 'write every trace event to FILE: .json for Perfetto, else NDJSON')
+    .option('--json', 'print the steps as NDJSON')
+    .action((options: RunOptions) => finish(run(options)))
+}
+
+function run(options: RunOptions): number {
+  const description = loadMachine(options.machine)
+  const image = readImage(options.guest ?? GUEST)
+  const machine = createMachine(description)
+  const tell = options.json ? jsonTeller() : textTeller()
+  const endTrace = options.trace ? startTrace(machine, options.trace) : () => {}
+  const story = new Story(machine, tell.step)
+  try {
+    tell.machine(machine)
+    const end = runGuest(machine, image)
+    const holdings = machine.holdings()
+    const clean = Object.values(holdings).every(n => n === 0)
+    const good = end.kind === 'exit' && end.code === 0 && clean
+    tell.end(machine, story, end, holdings, good)
+    return good ? 0 : 1
+  } finally {
+    story.end()
+    endTrace()
+  }
+}
+
+/** Assigns the machine's first device to a guest and runs it to its end. */
+function runGuest(machine: Machine, image: Uint8Array): GuestEnd {
+  const device = machine.fabric.functions()[0]
+  if (!device) throw new UsageError('the machine has no device to pass through')
+  const at = formatBdf(device.bdf)
+  const sys = machine.spawn({ capabilities: ['CAP_IPC_LOCK'] })
+  try {
+    const vmm = new Vmm({
+      sys,
+      trace: machine.trace,
+      ramBytes: GUEST_RAM,
+      image,
+      group: machine.groupOf(at),
+      device: at,
+    })
+    try {
+      return vmm.run()
+    } finally {
+      vmm.close()
+      machine.settle()
+    }
+  } catch (error) {
+    if (error instanceof ImageError) throw new UsageError(`guest image: ${error.message}`)
+    if (error instanceof ErrnoError) throw new UsageError(`the machine refused: ${error.message}`)
+    throw error
+  } finally {
+    sys.exit()
+    machine.settle()
+  }
+}
+
+function readImage(path: string): Uint8Array {
+  try {
+    return readFileSync(path)
+  } catch (error) {
+    throw new UsageError(`cannot read guest image ${path}: ${(error as Error).message}`)
+  }
+}
+
+interface Teller {
+  machine(machine: Machine): void
+  step(step: Step): void
+  end(machine: Machine, story: Story, end: GuestEnd, holdings: object, good: boolean): void
+}
+
+const out = (line: string) => process.stdout.write(`${line}\n`)
+
+/** NDJSON: one object a line, the same steps in the same order. */
+function jsonTeller(): Teller {
+  return {
+    machine: machine => out(toJson({ topic: 'machine', ...describeMachine(machine) })),
+    step: ({ at, topic, data, text }) => out(toJson({ at, topic, text, ...data })),
+    end: (machine, story, end, holdings, good) => {
+      out(toJson({ at: machine.clock.now, topic: 'teardown', ...holdings }))
+      out(toJson({ at: machine.clock.now, topic: 'summary', verified: good, end, ...story.totals }))
+    },
+  }
+}
+
+function textTeller(): Teller {
+  const paint: Partial<Record<Step['topic'], (s: string) => string>> = {
+    guest: style.guest,
+    fault: style.bad,
+  }
+  let section = ''
+  const head = (name: string) => {
+    if (section === name) return
+    section = name
+    out(`\n${style.heading(name)}`)
+  }
+  return {
+    machine(machine) {
+      head('machine')
+      const { host, functions } = describeMachine(machine)
+      for (const line of columns(host)) out(`  ${line}`)
+      for (const line of columns(functions)) out(`  ${line}`)
+    },
+    step({ at, topic, text, failed }) {
+      head(topic === 'container' ? 'container' : 'journey')
+      const colour = failed ? style.bad : (paint[topic] ?? ((s: string) => s))
+      out(`${style.quiet(formatTime(at))}  ${style.quiet(topic.padEnd(9))}  ${colour(text)}`)
+    },
+    end(machine, story, end, holdings, good) {
+      head('teardown')
+      const held = Object.entries(holdings).map(([name, n]) => [name, `${n} left`])
+      for (const line of columns(held)) out(`  ${line}`)
+      head('summary')
+      const t = story.totals
+      const rows = [
+        ['guest', describeEnd(end)],
+        ['DMA', `${t.dmas} transfers, ${formatBytes(t.bytes)}; ${t.refused} refused or deferred`],
+        ['PASIDs', `${t.pasids} allocated, ${t.binds} bound, ${t.unbinds} unbound`],
+        ['page requests', `${t.pageRequests}`],
+        ['virtual time', formatTime(machine.clock.now).trim()],
+      ]
+      for (const line of columns(rows)) out(`  ${line}`)
+      const verdict = good
+        ? style.good('verified by the guest, nothing leaked')
+        : style.bad('failed')
+      out(`\n${verdict}`)
+    },
+  }
+}
+
+function describeEnd(end: GuestEnd): string {
+  switch (end.kind) {
+    case 'exit':
+      return end.code === 0 ? 'exited 0: every byte verified' : `exited ${end.code}`
+    case 'unexpected':
+      return `stopped by KVM exit ${end.reason}`
+    case 'shutdown':
+      return 'triple fault'
+    case 'stuck':
+      return 'halted with nothing left that could wake it'
+    case 'limit':
+      return 'still running at the limit'
+  }
+}

@@ -1,0 +1,215 @@
+// Builds a machine from a description: the only file that wires. Host memory, PCIe, an IOMMU with its
+// driver, VFIO and KVM, and processes that use them.
+
+import { formatBdf, parseBdf } from './base/addr.js'
+import { VirtualClock } from './base/clock.js'
+import { TraceBus } from './base/trace.js'
+import { type PasidSource, registerKvm } from './cpu/kvm/index.js'
+import { IommuCore } from './iommu/core.js'
+import { INVALID_IOASID, IoasidAllocator } from './iommu/ioasid.js'
+import { IOASID_EVENT } from './iommu/ioasid-notify.js'
+import { PciConfig } from './iommu/pci-config.js'
+import { type VtdConfig, vtdConfig } from './iommu/vtd/config.js'
+import { VtdDriver } from './iommu/vtd/driver.js'
+import { VTD_MMIO_SIZE } from './iommu/vtd/registers.js'
+import { VtdUnit } from './iommu/vtd/unit.js'
+import { AddressSpace } from './mem/address-space.js'
+import { FrameAllocator } from './mem/frames.js'
+import { createRam } from './mem/ram.js'
+import { enumerate } from './pci/enumerate.js'
+import { HOST_RANGES, RootComplex } from './pci/fabric.js'
+import type { DeviceModel, PciFunction } from './pci/function.js'
+import { HostInterrupts } from './pci/host-interrupts.js'
+import { Kernel } from './sys/kernel.js'
+import type { ProcessOptions } from './sys/process.js'
+import { Sys } from './sys/sys.js'
+import { registerVfio, type Vfio, type VfioParameters, type VfioProfile } from './vfio/index.js'
+
+/** A device and where it sits. */
+export interface DevicePlace {
+  /** `0000:bb:dd.f` with bus 1 or above; each bus is below a root port of its own. */
+  readonly at: string
+  readonly model: DeviceModel
+}
+
+/** What a machine is made of. Everything has a default; the smallest machine is `createMachine()`. */
+export interface MachineDescription {
+  readonly iommu?: 'vt-d'
+  /** Bytes of host RAM: a multiple of 2 MiB, at most 2 GiB. Default 256 MiB. */
+  readonly ramBytes?: number
+  readonly devices?: readonly DevicePlace[]
+  /** Which revision of the interface VFIO speaks. Default `V7R`. */
+  readonly profile?: VfioProfile
+  /** Changes to the VT-d unit's capabilities. */
+  readonly vtd?: Partial<VtdConfig>
+  /** Module parameters of VFIO. */
+  readonly parameters?: Partial<VfioParameters>
+  /** Unanswered page requests are answered INVALID after this much virtual time; 0 never. */
+  readonly pageResponseTimeoutNs?: number
+  /** System-wide PASID capacity; default 2^20. */
+  readonly pasidCapacity?: number
+}
+
+/** What is held in a machine; all zero after everybody closed what they opened. */
+export interface Holdings {
+  /** PASIDs allocated or waiting to be reclaimed. */
+  readonly pasids: number
+  /** Pages pinned for devices. */
+  readonly pins: number
+  /** DMA mappings of containers. */
+  readonly mappings: number
+  /** Page-table bindings. */
+  readonly bindings: number
+}
+
+const REGISTERS = 0xfed9_0000
+const MIB = 2 ** 20
+const MAX_RAM = 2048 * MIB
+
+/** A machine: the emulated host, its devices, and one process to start with. */
+export interface Machine {
+  readonly description: MachineDescription
+  readonly clock: VirtualClock
+  readonly trace: TraceBus
+  readonly kernel: Kernel
+  readonly memory: AddressSpace
+  readonly fabric: RootComplex
+  readonly iommu: IommuCore
+  readonly unit: VtdUnit
+  readonly ioasid: IoasidAllocator
+  readonly interrupts: HostInterrupts
+  readonly vfio: Vfio
+  /** System calls of the first process. */
+  readonly sys: Sys
+  /** Starts another process and returns its system calls. */
+  spawn(options?: ProcessOptions): Sys
+  /** Runs everything that is due, and what follows from it, until nothing waits. */
+  settle(): void
+  /** Runs the next deferred piece of work; false when there is none. */
+  step(): boolean
+  /** The function at `0000:bb:dd.f`. */
+  function(at: string): PciFunction
+  /** The VFIO group file of the function at `0000:bb:dd.f`: `/dev/vfio/N`. */
+  groupOf(at: string): string
+  holdings(): Holdings
+}
+
+/** Builds and boots a machine: firmware assigned addresses, the IOMMU driver probed, VFIO and KVM loaded. */
+export function createMachine(description: MachineDescription = {}): Machine {
+  const ramBytes = description.ramBytes ?? 256 * MIB
+  if (!(ramBytes > 0 && ramBytes <= MAX_RAM && ramBytes % (2 * MIB) === 0))
+    throw new RangeError(`host RAM of ${ramBytes} bytes: a multiple of 2 MiB up to 2 GiB is needed`)
+  const clock = new VirtualClock()
+  const trace = new TraceBus(clock)
+  const memory = new AddressSpace()
+  const ram = memory.addRam(0, createRam(ramBytes))
+  const frames = new FrameAllocator(memory, ram, MIB)
+  const kernel = new Kernel({ clock, trace, memory, frames })
+
+  const fabric = new RootComplex({ memory, clock, trace })
+  placeDevices(fabric, description.devices ?? [])
+  enumerate({ memory, ...HOST_RANGES })
+
+  const interrupts = new HostInterrupts()
+  const unit = new VtdUnit({
+    memory,
+    config: vtdConfig(description.vtd),
+    downstream: fabric.downstream,
+    interrupts,
+    clock,
+    trace,
+  })
+  memory.addMmio(REGISTERS, VTD_MMIO_SIZE, unit, 'VT-d')
+  fabric.translator = unit
+  fabric.messages = unit
+
+  const ioasid = new IoasidAllocator({
+    clock,
+    trace,
+    ...(description.pasidCapacity === undefined ? {} : { capacity: description.pasidCapacity }),
+  })
+  const iommu = new IommuCore({
+    config: new PciConfig(memory, HOST_RANGES.ecamBase),
+    clock,
+    pageResponseTimeoutNs: description.pageResponseTimeoutNs ?? 0,
+  })
+  iommu.add(
+    new VtdDriver({ memory, frames, registerBase: REGISTERS, interrupts, clock, trace, ioasid }),
+  )
+  const vfio = registerVfio({
+    kernel,
+    core: iommu,
+    ioasid,
+    fabric,
+    hostMemory: memory,
+    interrupts,
+    profile: description.profile ?? 'V7R',
+    parameters: description.parameters ?? {},
+    trace,
+  })
+  registerKvm({ kernel, clock, trace, pasidSource: pasidsOf(ioasid) })
+  const sys = new Sys(kernel.spawn())
+
+  return {
+    description,
+    clock,
+    trace,
+    kernel,
+    memory,
+    fabric,
+    iommu,
+    unit,
+    ioasid,
+    interrupts,
+    vfio,
+    sys,
+    spawn: options => new Sys(kernel.spawn(options)),
+    settle: () => clock.settle(),
+    step: () => clock.step(),
+    function: at => find(fabric, at),
+    groupOf: at => `/dev/vfio/${iommu.groups.of(find(fabric, at).bdf)!.id}`,
+    holdings: () => ({}) as Holdings,
+  }
+}
+
+function placeDevices(fabric: RootComplex, devices: readonly DevicePlace[]): void {
+  const places = devices.map(({ at, model }) => {
+    const id = parseBdf(at)
+    if (id === undefined) throw new RangeError(`'${at}' is no PCI address: write 0000:bb:dd.f`)
+    if (id >> 8 === 0)
+      throw new RangeError(`${at}: bus 0 holds the root ports; use bus 1 and above`)
+    if (id & 0xf8) throw new RangeError(`${at}: a bus below a root port has device 0 only`)
+    return { id, model }
+  })
+  const buses = Math.max(0, ...places.map(p => p.id >> 8))
+  for (let bus = 1; bus <= buses; bus++) {
+    const port = fabric.addRootPort()
+    for (const { id, model } of places) if (id >> 8 === bus) port.add(model, id & 7)
+  }
+}
+
+function find(fabric: RootComplex, at: string): PciFunction {
+  const id = parseBdf(at)
+  const found = id === undefined ? undefined : fabric.function(id)
+  if (!found) {
+    const there = fabric.functions().map(f => formatBdf(f.bdf))
+    throw new RangeError(`no function at ${at}; there is ${there.join(', ') || 'none'}`)
+  }
+  return found
+}
+
+/** PASID events as KVM hears them: at CPU priority, before the IOMMU and any device. */
+function pasidsOf(ioasid: IoasidAllocator): PasidSource {
+  return {
+    subscribe: (mm, handler) =>
+      ioasid.subscribeMm(mm, {
+        priority: 'cpu',
+        notify(event, id, spid) {
+          if (event === IOASID_EVENT.FREE) handler.free(id)
+          else if (spid === INVALID_IOASID) return
+          else if (event === IOASID_EVENT.BIND) handler.bind(spid, id)
+          else if (event === IOASID_EVENT.UNBIND) handler.unbind(spid, id)
+        },
+      }),
+  }
+}
