@@ -1,0 +1,187 @@
+/**
+ * A format turned into masks and shifts, once, so that every format walks through the same few
+ * instructions. Nothing here runs during a walk. Who uses it: walker.ts, builder.ts.
+ */
+import { type BitRange, type LevelFormat, maskOf, masksOf, type PageTableFormat } from './format.js'
+import { ACCESS_WP, FAILURE, type FailureCode, PERM_GLOBAL } from './walk.js'
+
+/** Words per level in `Compiled.rows`. */
+export const ROW = 16
+/** Number of index bits. */
+export const INDEX_BITS = 0
+/** An entry is a leaf when (lo & LEAF_MASK) === LEAF_VALUE. */
+export const LEAF_MASK = 1
+export const LEAF_VALUE = 2
+/** Bits that must be zero in a table entry; all ones where there are no tables. */
+export const TABLE_RESERVED_LO = 3
+export const TABLE_RESERVED_HI = 4
+/** Bits that must be zero in a leaf; all ones where there are no leaves. */
+export const LEAF_RESERVED_LO = 5
+export const LEAF_RESERVED_HI = 6
+/** Where a leaf keeps its address. */
+export const LEAF_ADDRESS_LO = 7
+export const LEAF_ADDRESS_HI = 8
+/** The input bits that pass through a leaf. */
+export const OFFSET_LO = 9
+export const OFFSET_HI = 10
+/** log2 of a leaf's size, and of a run of contiguous leaves. */
+export const PAGE_BITS = 11
+export const CONTIGUOUS_BITS = 12
+
+/** A format as masks. `Lo` and `Hi` are bits 31:0 and 63:32. */
+export interface Compiled {
+  readonly format: PageTableFormat
+  readonly rows: Int32Array
+  /** Clears the bits of a root's low half that the size of the root table makes zero. */
+  readonly rootMask: number
+  /** How far an input is shifted left to bring its top index to bit 63. */
+  readonly align: number
+  /** Bits of an input that must agree with `aboveOnes`, or with the sign bit. */
+  readonly aboveLo: number
+  readonly aboveHi: number
+  readonly aboveOnes: number
+  /** Shift that brings the sign bit, of `hi`, to bit 31; -1 when inputs are not signed. */
+  readonly signShift: number
+  readonly aboveFailure: FailureCode
+  readonly present: number
+  readonly tableLo: number
+  readonly tableHi: number
+  /** Bits of an entry's high half that are reserved without ACCESS_NXE. */
+  readonly withoutNxe: number
+  readonly contiguousHi: number
+  /** -1 when low permission bits are the leaf's alone, 0 when they count in every entry. */
+  readonly leafOnly: number
+  readonly lowShift: number
+  readonly lowMask: number
+  readonly leafShift: number
+  readonly leafMask: number
+  readonly tablesShift: number
+  readonly tablesMask: number
+  readonly globalMask: number
+  readonly globalClear: number
+  /** PERM_* by gathered bits << 4 | modes. */
+  readonly rights: Uint8Array
+  readonly tableFlag: number
+  readonly leafFlag: number
+  readonly dirtyFlag: number
+  readonly extendedFlag: number
+  /** Access bits that turn flag updates on; 0: always on. */
+  readonly flagsWhen: number
+  readonly flagsFault: boolean
+}
+
+const low = (v: bigint): number => Number(BigInt.asIntN(32, v))
+const high = (v: bigint): number => Number(BigInt.asIntN(32, v >> 32n))
+const one = (bit: number | undefined): number => (bit === undefined ? 0 : 1 << bit)
+const width = ([hi, lo]: BitRange): number => hi - lo + 1
+
+/** The masks of a format; an Error when the format contradicts itself. */
+export function compile(format: PageTableFormat): Compiled {
+  const { levels, input, permissions, flags } = format
+  const need = (ok: boolean, what: string): void => {
+    if (!ok) throw new Error(`page-table format ${format.name}: ${what}`)
+  }
+  need(levels.length > 0 && levels.length <= 5, 'one to five levels')
+  levels.forEach((level, i) => {
+    const next = levels[i + 1]
+    if (next) need(next.index[0] === level.index[1] - 1, `${next.name} does not follow`)
+    if (!next) need(level.table === undefined, `${level.name} is last and cannot be a table`)
+  })
+
+  const rows = new Int32Array(levels.length * ROW)
+  levels.forEach((level, i) => {
+    rows.set(row(format, level, i === levels.length - 1), i * ROW)
+  })
+
+  const [top] = levels[0]!.index
+  need(input.bits <= top + 1 && input.bits > levels.at(-1)!.index[0], 'input width')
+  const above = (1n << 64n) - (1n << BigInt(input.bits))
+  const signed = input.above === 'sign'
+  need(!signed || input.bits > 32, 'signed inputs are wider than 32 bits')
+
+  const { low: lowRange, leafHigh, tablesHigh, global } = permissions
+  const lowBits = width(lowRange)
+  const leafBits = leafHigh === undefined ? 0 : width(leafHigh)
+  const tablesBits = tablesHigh === undefined ? 0 : width(tablesHigh)
+  const gathered = lowBits + leafBits + tablesBits
+  need(lowRange[0] < 32 && (leafHigh?.[1] ?? 32) >= 32, 'permission halves')
+  need(gathered <= 12, 'too many permission bits')
+  const field = (range: BitRange | undefined, at: number): { shift: number; mask: number } => {
+    if (range === undefined) return { shift: 0, mask: 0 }
+    const shift = (range[1] & 31) - at
+    need(shift >= 0, 'a permission field lies too low')
+    return { shift, mask: ((1 << width(range)) - 1) << at }
+  }
+  const lowField = field(lowRange, 0)
+  const leafField = field(leafHigh, lowBits)
+  const tablesField = field(tablesHigh, lowBits + leafBits)
+
+  const rights = new Uint8Array(1 << (gathered + 4))
+  for (let g = 0; g < 1 << gathered; g++) {
+    const bits = {
+      low: g & ((1 << lowBits) - 1),
+      leafHigh: (g >>> lowBits) & ((1 << leafBits) - 1),
+      tablesHigh: g >>> (lowBits + leafBits),
+    }
+    for (let m = 0; m < 16; m++) {
+      rights[(g << 4) | m] = permissions.rule(bits, m * ACCESS_WP) & ~PERM_GLOBAL
+    }
+  }
+
+  const address = maskOf(format.address)
+  return {
+    format,
+    rows,
+    rootMask: -(8 << width(levels[0]!.index)),
+    align: 63 - top,
+    aboveLo: low(above),
+    aboveHi: high(above),
+    aboveOnes: input.above === 'ones' ? -1 : 0,
+    signShift: signed ? 64 - input.bits : -1,
+    aboveFailure: signed ? FAILURE.nonCanonical : FAILURE.addressSize,
+    present: low(maskOf(format.present)),
+    tableLo: low(address),
+    tableHi: high(address),
+    withoutNxe: format.executeDisable === true ? 1 << 31 : 0,
+    contiguousHi: format.contiguousBit === undefined ? 0 : 1 << (format.contiguousBit - 32),
+    leafOnly: permissions.lowFrom === 'leaf' ? -1 : 0,
+    lowShift: lowField.shift,
+    lowMask: lowField.mask,
+    leafShift: leafField.shift,
+    leafMask: leafField.mask,
+    tablesShift: tablesField.shift,
+    tablesMask: tablesField.mask,
+    globalMask: one(global?.bit),
+    globalClear: global?.value === 0 ? -1 : 0,
+    rights,
+    tableFlag: one(flags?.table),
+    leafFlag: one(flags?.leaf),
+    dirtyFlag: one(flags?.dirty),
+    extendedFlag: one(flags?.extended),
+    flagsWhen: flags?.when ?? 0,
+    flagsFault: flags?.otherwise === 'fault',
+  }
+}
+
+function row(format: PageTableFormat, level: LevelFormat, last: boolean): Int32Array {
+  const r = new Int32Array(ROW)
+  const mark = last ? format.page : format.block
+  const below = (1n << BigInt(level.index[1])) - 1n
+  const table = level.table === undefined ? -1n : masksOf(level.table)
+  const leaf = level.leaf === undefined ? -1n : masksOf(level.leaf)
+  const address = maskOf(format.address) & ~below
+  r[INDEX_BITS] = width(level.index)
+  r[LEAF_MASK] = mark === undefined ? 0 : 1 << mark.bit
+  r[LEAF_VALUE] = mark === undefined ? 0 : mark.value << mark.bit
+  r[TABLE_RESERVED_LO] = low(table)
+  r[TABLE_RESERVED_HI] = high(table)
+  r[LEAF_RESERVED_LO] = low(leaf)
+  r[LEAF_RESERVED_HI] = high(leaf)
+  r[LEAF_ADDRESS_LO] = low(address)
+  r[LEAF_ADDRESS_HI] = high(address)
+  r[OFFSET_LO] = low(below)
+  r[OFFSET_HI] = high(below)
+  r[PAGE_BITS] = level.index[1]
+  r[CONTIGUOUS_BITS] = level.contiguous ?? level.index[1]
+  return r
+}
