@@ -27,8 +27,8 @@ const LINEAR_ADDRESS_BITS = 57
 const LEAF_1_ECX = bits(13 /* CX16 */, 17 /* PCID */, 22 /* MOVBE */, 23 /* POPCNT */, 31 /* hypervisor */)
 // biome-ignore format: table
 const LEAF_1_EDX = bits(
-  2 /* DE */, 3 /* PSE */, 4 /* TSC */, 5 /* MSR */, 6 /* PAE */, 8 /* CX8 */, 9 /* APIC */, 11 /* SEP */,
-  13 /* PGE */, 15 /* CMOV */, 16 /* PAT */,
+  2 /* DE */, 3 /* PSE */, 4 /* TSC */, 5 /* MSR */, 6 /* PAE */, 8 /* CX8 */, 9 /* APIC */,
+  13 /* PGE */, 15 /* CMOV */, 16 /* PAT */, 19 /* CLFLUSH */,
 )
 const LEAF_7_EBX = bits(0 /* FSGSBASE */, 7 /* SMEP */, 10 /* INVPCID */, 20 /* SMAP */)
 const LEAF_7_ECX = bits(
@@ -38,7 +38,7 @@ const LEAF_7_ECX = bits(
   28 /* MOVDIR64B */,
   29 /* ENQCMD */,
 )
-const EXT_1_ECX = bits(0 /* LAHF */)
+const EXT_1_ECX = bits(0 /* LAHF */, 5 /* LZCNT */)
 const EXT_1_EDX = bits(
   11 /* SYSCALL */,
   20 /* NX */,

@@ -1,0 +1,466 @@
+// Linear memory of an x86-64 processor (SDM vol. 3, ch. 4): canonical form, the walk (paging/), the TLB, page faults, and
+// where a physical access then goes: RAM at once, the local APIC, a device's region, or out of the core.
+// Paging is 4-level or 5-level and always on, as in IA-32e mode. Protection keys are not modelled.
+
+import { halves, join, split } from '../../base/addr.js'
+import type { AddressSpace } from '../../mem/address-space.js'
+import type { RamRegion } from '../../mem/ram.js'
+import { X86_4LEVEL, X86_5LEVEL } from '../../paging/formats-x86.js'
+import {
+  ACCESS_AC,
+  ACCESS_EXECUTE,
+  ACCESS_NXE,
+  ACCESS_PROBE,
+  ACCESS_READ,
+  ACCESS_SMAP,
+  ACCESS_SMEP,
+  ACCESS_USER,
+  ACCESS_WP,
+  ACCESS_WRITE,
+  FAILURE,
+  PERM_EXECUTE,
+  PERM_GLOBAL,
+  PERM_USER_EXECUTE,
+  PERM_USER_READ,
+  PERM_USER_WRITE,
+  PERM_WRITE,
+  Walk,
+} from '../../paging/walk.js'
+import { createWalker, type Walker } from '../../paging/walker.js'
+import { ACCESS, type MemoryPort } from './ports.js'
+import { ABORT, CR0, CR4, EFER, FLAG, VECTOR, type X86State } from './registers.js'
+import { ALLOW, Tlb } from './tlb.js'
+
+/** Bits of a page fault's error code (SDM vol. 3, 4.7). */
+export const FAULT = { P: 1, W: 2, U: 4, RSVD: 8, I: 16 } as const
+
+/** What surrounds a processor's memory. */
+export interface MemorySurroundings {
+  /** Guest-physical memory. */
+  readonly memory: AddressSpace
+  /** Physical address of the local APIC's page, or -1. Read when translations are dropped. */
+  apicPage(): number
+  apicRead(offset: number, size: number): bigint
+  apicWrite(offset: number, size: number, value: bigint): void
+  /** Whether writes to this RAM leave the core instead. */
+  readOnly(ram: RamRegion): boolean
+  /** An access is about to leave the core: there is nothing at this address. */
+  missing(address: number, write: boolean): void
+}
+
+/** Needed `ALLOW` bits by READ, WRITE and FETCH (bits 2:0), user (3), SMAP in force (4). */
+const NEEDS = Uint8Array.from({ length: 32 }, (_, i) => {
+  const user = (i & 8) !== 0
+  const smap = (i & 16) !== 0 && !user
+  let need = 0
+  if ((i & ACCESS.FETCH) !== 0) need |= user ? ALLOW.USER_FETCH : ALLOW.SUPERVISOR_FETCH
+  if ((i & ACCESS.READ) !== 0)
+    need |= user ? ALLOW.USER_READ : smap ? ALLOW.SMAP_READ : ALLOW.SUPERVISOR_READ
+  if ((i & ACCESS.WRITE) !== 0)
+    need |= user ? ALLOW.USER_WRITE : smap ? ALLOW.SMAP_WRITE : ALLOW.SUPERVISOR_WRITE
+  return need
+})
+
+const CR3_ROOT = 0xf_ffff_ffff_f000n
+
+/** The memory of one processor, by linear address. */
+export class Mmu implements MemoryPort {
+  storedPage = -1
+  storedFirstPage = -1
+  readonly tlb = new Tlb()
+  readonly #state: X86State
+  readonly #around: MemorySurroundings
+  readonly #memory: AddressSpace
+  readonly #fourLevel: Walker
+  readonly #fiveLevel: Walker
+  readonly #walk = new Walk()
+  #walker: Walker
+  #root = 0
+  /** Control bits in the walker's words. */
+  #modes = 0
+  #smap = false
+  /** Canonical addresses have equal bits from here on in their high half. */
+  #signShift = 15
+  #apicPage = -1
+  /** Result of the last `#find`: slot of the TLB. */
+  readonly #eight = new Uint8Array(8)
+  readonly #eightView = new DataView(this.#eight.buffer)
+  readonly #sized = [1, 2, 4, 8].map(n => this.#eight.subarray(0, n))
+
+  constructor(state: X86State, around: MemorySurroundings) {
+    this.#state = state
+    this.#around = around
+    this.#memory = around.memory
+    this.#fourLevel = createWalker(X86_4LEVEL, around.memory)
+    this.#fiveLevel = createWalker(X86_5LEVEL, around.memory)
+    this.#walker = this.#fourLevel
+    this.reload()
+  }
+
+  // ---- control ----
+
+  /** Takes the control registers as they are and drops every translation. */
+  reload(): void {
+    const s = this.#state
+    this.controlsChanged()
+    this.#setRoot()
+    this.tlb.pcid = (s.cr4 & CR4.PCIDE) !== 0 ? Number(s.cr3 & 0xfffn) : 0
+  }
+
+  /** CR0, CR4 or EFER changed in a bit that paging uses: new modes, no translation survives. */
+  controlsChanged(): void {
+    const s = this.#state
+    const five = (s.cr4 & CR4.LA57) !== 0
+    this.#walker = five ? this.#fiveLevel : this.#fourLevel
+    this.#signShift = five ? 24 : 15
+    this.#smap = (s.cr4 & CR4.SMAP) !== 0
+    this.#modes =
+      ((s.cr0 & CR0.WP) !== 0 ? ACCESS_WP : 0) |
+      ((s.cr4 & CR4.SMEP) !== 0 ? ACCESS_SMEP : 0) |
+      ((s.efer & EFER.NXE) !== 0 ? ACCESS_NXE : 0)
+    if ((s.cr4 & CR4.PCIDE) === 0) this.tlb.pcid = 0
+    this.flush()
+  }
+
+  /** Drops every translation, and looks again where the APIC is. */
+  flush(): void {
+    this.tlb.flush()
+    this.#apicPage = this.#around.apicPage()
+  }
+
+  /** MOV to CR3 happened; `keep` is bit 63 of the value under CR4.PCIDE (SDM vol. 3, 4.10.4.1). */
+  rootChanged(keep: boolean): void {
+    const s = this.#state
+    this.#setRoot()
+    if ((s.cr4 & CR4.PCIDE) !== 0) {
+      this.tlb.pcid = Number(s.cr3 & 0xfffn)
+      if (!keep) this.tlb.flushContext(this.tlb.pcid)
+    } else this.tlb.flushContext()
+  }
+
+  /** INVLPG. */
+  invalidatePage(linear: bigint): void {
+    split(linear)
+    this.tlb.flushPage(halves[1]!, halves[0]!, this.tlb.pcid, true)
+  }
+
+  /** INVPCID, type 0 to 3. */
+  invalidatePcid(type: number, pcid: number, linear: bigint): void {
+    split(linear)
+    if (type === 0) this.tlb.flushPage(halves[1]!, halves[0]!, pcid, false)
+    else if (type === 1) this.tlb.flushContext(pcid)
+    else if (type === 2) this.tlb.flush()
+    else this.tlb.flushContext()
+  }
+
+  /** Whether an address given by its high half is canonical now. */
+  canonical(hi: number): boolean {
+    const sign = hi >> this.#signShift
+    return sign === 0 || sign === -1
+  }
+
+  /**
+   * What the tables say about an address, without a trace: physical address and PERM_*, or undefined. For debuggers.
+   */
+  probe(linear: bigint): { readonly address: number; readonly permissions: number } | undefined {
+    split(linear)
+    const [lo, hi] = [halves[0]!, halves[1]!]
+    if (!this.canonical(hi)) return undefined
+    const w = this.#walk
+    if (!this.#walker(this.#root, hi, lo, this.#modes | ACCESS_PROBE, w)) return undefined
+    return { address: w.output, permissions: w.permissions }
+  }
+
+  // ---- the port ----
+
+  load(hi: number, lo: number, size: number, access: number): number {
+    const i = this.tlb.find(hi, lo)
+    const at = lo & 4095
+    if (i >= 0 && at + size <= 4096) {
+      const need = this.#need(access)
+      const view = this.tlb.view[i]
+      if (view !== undefined && (this.tlb.allow[i]! & need) === need) {
+        const offset = this.tlb.offset[i]! + at
+        if (size === 4) return view.getInt32(offset, true)
+        return size === 1 ? view.getUint8(offset) : view.getUint16(offset, true)
+      }
+    }
+    this.read(hi, lo, this.#sized[size === 4 ? 2 : size - 1]!, access)
+    if (this.#state.abort !== ABORT.NONE) return 0
+    if (size === 4) return this.#eightView.getInt32(0, true)
+    return size === 1 ? this.#eight[0]! : this.#eightView.getUint16(0, true)
+  }
+
+  load64(hi: number, lo: number, access: number, into: Int32Array, at: number): void {
+    const i = this.tlb.find(hi, lo)
+    const page = lo & 4095
+    if (i >= 0 && page <= 4088) {
+      const need = this.#need(access)
+      const view = this.tlb.view[i]
+      if (view !== undefined && (this.tlb.allow[i]! & need) === need) {
+        const offset = this.tlb.offset[i]! + page
+        into[at] = view.getInt32(offset, true)
+        into[at + 1] = view.getInt32(offset + 4, true)
+        return
+      }
+    }
+    this.read(hi, lo, this.#sized[3]!, access)
+    if (this.#state.abort !== ABORT.NONE) return
+    into[at] = this.#eightView.getInt32(0, true)
+    into[at + 1] = this.#eightView.getInt32(4, true)
+  }
+
+  store(hi: number, lo: number, size: number, value: number, access: number): void {
+    const i = this.tlb.find(hi, lo)
+    const at = lo & 4095
+    if (i >= 0 && at + size <= 4096) {
+      const need = this.#need(access)
+      const view = this.tlb.view[i]
+      if (view !== undefined && (this.tlb.allow[i]! & need) === need) {
+        const offset = this.tlb.offset[i]! + at
+        if (size === 4) view.setInt32(offset, value, true)
+        else if (size === 1) view.setUint8(offset, value)
+        else view.setUint16(offset, value, true)
+        this.#stored(i, at, size)
+        return
+      }
+    }
+    this.#eightView.setInt32(0, value, true)
+    this.write(hi, lo, this.#sized[size === 4 ? 2 : size - 1]!, access)
+  }
+
+  store64(hi: number, lo: number, valueHi: number, valueLo: number, access: number): void {
+    const i = this.tlb.find(hi, lo)
+    const at = lo & 4095
+    if (i >= 0 && at <= 4088) {
+      const need = this.#need(access)
+      const view = this.tlb.view[i]
+      if (view !== undefined && (this.tlb.allow[i]! & need) === need) {
+        const offset = this.tlb.offset[i]! + at
+        view.setInt32(offset, valueLo, true)
+        view.setInt32(offset + 4, valueHi, true)
+        this.#stored(i, at, 8)
+        return
+      }
+    }
+    this.#eightView.setInt32(0, valueLo, true)
+    this.#eightView.setInt32(4, valueHi, true)
+    this.write(hi, lo, this.#sized[3]!, access)
+  }
+
+  read(hi: number, lo: number, into: Uint8Array, access: number): void {
+    const first = Math.min(into.length, 4096 - (lo & 4095))
+    const a = this.translate(hi, lo, access)
+    if (a < 0) return
+    if (first === into.length) {
+      this.#readPhysical(a, into, 0, first)
+      return
+    }
+    const b = this.#translateNext(hi, lo, access)
+    if (b < 0) return
+    this.#readPhysical(a, into, 0, first)
+    if (this.#state.abort === ABORT.NONE) {
+      this.#readPhysical(b, into, first, into.length - first)
+    }
+  }
+
+  write(hi: number, lo: number, from: Uint8Array, access: number): void {
+    const first = Math.min(from.length, 4096 - (lo & 4095))
+    const a = this.translate(hi, lo, access)
+    if (a < 0) return
+    let b = -1
+    if (first < from.length) {
+      b = this.#translateNext(hi, lo, access)
+      if (b < 0) return
+    }
+    this.storedFirstPage = Math.floor(a / 4096)
+    this.storedPage = b < 0 ? this.storedFirstPage : Math.floor(b / 4096)
+    this.#writePhysical(a, from, 0, first)
+    if (b >= 0 && this.#state.abort === ABORT.NONE) {
+      this.#writePhysical(b, from, first, from.length - first)
+    }
+  }
+
+  enqueue(hi: number, lo: number, bytes: Uint8Array): boolean {
+    const at = this.translate(hi, lo, ACCESS.WRITE)
+    return at >= 0 && this.#memory.writeDeferrable(at, bytes)
+  }
+
+  translate(hi: number, lo: number, access: number): number {
+    const need = this.#need(access)
+    let i = this.tlb.find(hi, lo)
+    if (i < 0 || (this.tlb.allow[i]! & need) !== need) {
+      i = this.#fill(hi, lo, access)
+      if (i < 0) return -1
+    }
+    return this.tlb.page[i]! + (lo & 4095)
+  }
+
+  // ---- inside ----
+
+  #setRoot(): void {
+    this.#root = Number(this.#state.cr3 & CR3_ROOT)
+  }
+
+  #need(access: number): number {
+    const s = this.#state
+    const system = (access & ACCESS.SYSTEM) !== 0
+    const user = s.cpl === 3 && !system
+    const smap = this.#smap && (system || (s.flags & FLAG.AC) === 0)
+    return NEEDS[(access & 7) | (user ? 8 : 0) | (smap ? 16 : 0)]!
+  }
+
+  #translateNext(hi: number, lo: number, access: number): number {
+    const next = ((lo & ~4095) + 4096) | 0
+    return this.translate(next === 0 ? (hi + 1) | 0 : hi, next, access)
+  }
+
+  // Walks and keeps what it found; -1 having raised the exception.
+  #fill(hi: number, lo: number, access: number): number {
+    const s = this.#state
+    if (!this.canonical(hi)) {
+      s.raise((access & ACCESS.STACK) !== 0 ? VECTOR.SS : VECTOR.GP, 0)
+      return -1
+    }
+    const system = (access & ACCESS.SYSTEM) !== 0
+    const user = s.cpl === 3 && !system
+    const w = this.#walk
+    const asked =
+      this.#modes |
+      ((access & ACCESS.READ) !== 0 ? ACCESS_READ : 0) |
+      ((access & ACCESS.WRITE) !== 0 ? ACCESS_WRITE : 0) |
+      ((access & ACCESS.FETCH) !== 0 ? ACCESS_EXECUTE : 0) |
+      (user ? ACCESS_USER : 0) |
+      (this.#smap ? ACCESS_SMAP : 0) |
+      (!system && (s.flags & FLAG.AC) !== 0 ? ACCESS_AC : 0)
+    if (!this.#walker(this.#root, hi, lo, asked, w)) {
+      s.pageFault(join(hi, lo), this.#errorCode(access, user))
+      return -1
+    }
+    return this.#keep(hi, lo)
+  }
+
+  #keep(hi: number, lo: number): number {
+    const w = this.#walk
+    const { permissions, dirty } = w
+    const page = w.output - (w.output % 4096)
+    const i = this.tlb.take(hi, lo, w.pageBits, (permissions & PERM_GLOBAL) !== 0 && this.#pge)
+    const ram = page === this.#apicPage ? undefined : this.#memory.ramAt(page)
+    const writes = dirty && (ram === undefined || !this.#around.readOnly(ram))
+    this.tlb.allow[i] = this.#allowed(permissions, writes)
+    this.tlb.page[i] = page
+    if (ram !== undefined) {
+      this.tlb.ram[i] = ram
+      this.tlb.view[i] = viewOf(ram)
+      this.tlb.offset[i] = page - ram.base
+    }
+    return i
+  }
+
+  get #pge(): boolean {
+    return (this.#state.cr4 & CR4.PGE) !== 0
+  }
+
+  // PERM_* holds what this access's SMAP situation allows; entries serve accesses in either.
+  #allowed(permissions: number, writes: boolean): number {
+    const user = (permissions & PERM_USER_READ) !== 0
+    const userWrite = (permissions & PERM_USER_WRITE) !== 0
+    const supervisorWrite = user
+      ? userWrite || (this.#modes & ACCESS_WP) === 0
+      : (permissions & PERM_WRITE) !== 0
+    let allow: number = ALLOW.SUPERVISOR_READ
+    if (!user) allow |= ALLOW.SMAP_READ
+    else allow |= ALLOW.USER_READ
+    if (writes && supervisorWrite) allow |= ALLOW.SUPERVISOR_WRITE | (user ? 0 : ALLOW.SMAP_WRITE)
+    if (writes && userWrite) allow |= ALLOW.USER_WRITE
+    if ((permissions & PERM_EXECUTE) !== 0) allow |= ALLOW.SUPERVISOR_FETCH
+    if ((permissions & PERM_USER_EXECUTE) !== 0) allow |= ALLOW.USER_FETCH
+    return allow
+  }
+
+  #errorCode(access: number, user: boolean): number {
+    const { failure } = this.#walk
+    const fetch = (access & ACCESS.FETCH) !== 0
+    const tellsFetch = (this.#modes & (ACCESS_NXE | ACCESS_SMEP)) !== 0
+    // An entry that is nowhere reads as all-ones, which has reserved bits set.
+    const reserved =
+      failure === FAILURE.reserved ||
+      failure === FAILURE.unreadable ||
+      failure === FAILURE.flagUpdate ||
+      failure === FAILURE.addressSize
+    return (
+      (failure !== FAILURE.notPresent ? FAULT.P : 0) |
+      ((access & ACCESS.WRITE) !== 0 ? FAULT.W : 0) |
+      (user ? FAULT.U : 0) |
+      (reserved ? FAULT.RSVD : 0) |
+      (fetch && tellsFetch ? FAULT.I : 0)
+    )
+  }
+
+  #stored(i: number, at: number, size: number): void {
+    const ram = this.tlb.ram[i]!
+    if (ram.dirty !== undefined) ram.wrote(this.tlb.offset[i]! + at, size)
+    this.storedPage = this.storedFirstPage = this.tlb.page[i]! / 4096
+  }
+
+  // One piece inside one page.
+  #readPhysical(address: number, into: Uint8Array, start: number, length: number): void {
+    const apic = address - this.#apicPage
+    if (this.#apicPage >= 0 && apic >= 0 && apic < 4096) {
+      split(length > 8 ? 0n : this.#around.apicRead(apic, length))
+      for (let i = 0; i < length; i++) {
+        into[start + i] = i < 8 ? halves[i >> 2]! >>> (8 * (i & 3)) : 0
+      }
+    } else if (
+      this.#memory.ramAt(address) !== undefined ||
+      this.#memory.mmioAt(address) !== undefined
+    ) {
+      this.#memory.read(address, into, start, length)
+    } else this.#leave(address, into, start, length, false)
+  }
+
+  #writePhysical(address: number, from: Uint8Array, start: number, length: number): void {
+    const apic = address - this.#apicPage
+    if (this.#apicPage >= 0 && apic >= 0 && apic < 4096) {
+      if (length > 8) return
+      const eight = new Uint8Array(8)
+      eight.set(from.subarray(start, start + length))
+      const value = new DataView(eight.buffer).getBigUint64(0, true)
+      this.#around.apicWrite(apic, length, value)
+      return
+    }
+    const ram = this.#memory.ramAt(address)
+    const here = ram === undefined ? this.#memory.mmioAt(address) : !this.#around.readOnly(ram)
+    if (here) this.#memory.write(address, from, start, length)
+    else this.#leave(address, from, start, length, true)
+  }
+
+  // Leaves the core, at most eight bytes at a time; the instruction runs again with the answers.
+  #leave(address: number, bytes: Uint8Array, start: number, length: number, write: boolean): void {
+    const s = this.#state
+    for (let done = 0; done < length; ) {
+      const at = address + done
+      const size = Math.min(length - done, 8)
+      const piece = new Uint8Array(size)
+      if (write) piece.set(bytes.subarray(start + done, start + done + size))
+      const answer = s.accesses.ask({ kind: 'mmio', write, address: at, bytes: piece })
+      if (answer === undefined) {
+        this.#around.missing(at, write)
+        s.abort = ABORT.EXIT
+        return
+      }
+      if (!write) bytes.set(answer.subarray(0, size), start + done)
+      done += size
+    }
+  }
+}
+
+const views = new WeakMap<RamRegion, DataView>()
+function viewOf(ram: RamRegion): DataView {
+  let view = views.get(ram)
+  if (view === undefined) {
+    view = new DataView(ram.bytes.buffer, ram.bytes.byteOffset, ram.size)
+    views.set(ram, view)
+  }
+  return view
+}
