@@ -14,11 +14,12 @@ export const SLOT = {
   NEXT: 17,    // where execution goes when it retires
   FLAGS: 18,   // RFLAGS; bits 63:32 are always zero
   ES_BASE: 20, CS_BASE: 21, SS_BASE: 22, DS_BASE: 23, FS_BASE: 24, GS_BASE: 25, LDTR_BASE: 26, TR_BASE: 27,
+  SCRATCH: 30, // for routines
   TEMP: 32,    // first slot free for an instruction's intermediate values
 } as const
 
 /** Slots in the buffer: 32 of registers, the rest for intermediate values of one instruction. */
-export const SLOTS = 128
+export const SLOTS = 256
 
 /** Bits of RFLAGS (SDM vol. 1, 3.4.3). */
 // biome-ignore format: table
@@ -116,7 +117,15 @@ export interface DescriptorTable {
 }
 
 /** How the instruction being executed ends early. */
-export const ABORT = { NONE: 0, EXCEPTION: 1, EXIT: 2 } as const
+export const ABORT = {
+  NONE: 0,
+  /** `vector` and `error` say which. */
+  EXCEPTION: 1,
+  /** An access leaves the core; `accesses` says which. */
+  EXIT: 2,
+  /** `event` is to be delivered with RIP at this instruction (INT n). */
+  EVENT: 3,
+} as const
 
 /** Where an event waiting for delivery comes from; delivery differs (SDM vol. 3, 6.12 and 6.15). */
 export const EVENT = { EXTERNAL: 0, NMI: 2, EXCEPTION: 3, SOFTWARE: 4 } as const
