@@ -75,6 +75,8 @@ export interface FaultSink {
   fault(bdf: number, fault: IommuFault): void
   /** A page request; false when nobody takes it: the driver answers INVALID. */
   pageRequest(bdf: number, fault: IommuFault): boolean
+  /** Answers INVALID to what still waits of a function, or of one PASID of it: the binding goes away. */
+  cancelPageRequests(bdf: number, pasid?: number): void
 }
 
 /** The operating system's half of one IOMMU unit. */
@@ -84,6 +86,10 @@ export interface IommuDriver {
   readonly nesting: NestingInfo | undefined
   /** Interrupts of devices cannot be forged: remapping is on. */
   readonly isolatesInterrupts: boolean
+  /** Guest tables bound to PASIDs of devices below the unit. */
+  readonly bindingCount: number
+  /** Brings the unit up; a second call does nothing. */
+  probe(): void
   /** Takes the place where faults and page requests go. */
   connect(sink: FaultSink): void
   domainAlloc(options: { readonly nesting: boolean }): Domain

@@ -92,6 +92,11 @@ export class IoasidAllocator {
     return this.#sets.available
   }
 
+  /** Ids that are allocated, those in FREE_PENDING included. */
+  get held(): number {
+    return this.#ids?.count ?? 0
+  }
+
   /** Sets the capacity once, before ids or quotas are handed out; false (and nothing) any other time. */
   installCapacity(ids: number): boolean {
     if (this.#installed || this.#ids !== undefined || this.#sets.reserved > 0) return false
@@ -100,12 +105,12 @@ export class IoasidAllocator {
     return true
   }
 
-  /** The set of the host's own PASIDs: type NULL, at most IOASID_HOST_QUOTA ids. Made when first asked for. */
+  /** The host's own PASIDs: type NULL, IOASID_HOST_QUOTA ids or half of a small system's. Made when first asked for. */
   get hostSet(): IoasidSet {
     this.#host ??= this.allocSet(
       IOASID_SET_TYPE.NULL,
       undefined,
-      Math.min(IOASID_HOST_QUOTA, this.available),
+      Math.min(IOASID_HOST_QUOTA, this.available >> 1),
     )
     return this.#host
   }

@@ -1,0 +1,43 @@
+/** The public names of the IOMMU room: what `vfio-emu/iommu` offers. */
+export { type FaultHandler, IommuCore, type IommuCoreOptions } from './core.js'
+export {
+  type Domain,
+  type FaultSink,
+  IOMMU_READ,
+  IOMMU_WRITE,
+  type IommuDriver,
+  type IovaRange,
+  type NestingInfo,
+} from './domain.js'
+export { type IommuGroup, IommuGroups } from './groups.js'
+export {
+  INVALID_IOASID,
+  IOASID_DEFAULT_CAPACITY,
+  IoasidAllocator,
+  type IoasidOptions,
+  type IoasidState,
+} from './ioasid.js'
+export type { IoasidAllocatorOps } from './ioasid-custom.js'
+export {
+  IOASID_EVENT,
+  type IoasidEvent,
+  type IoasidNotifier,
+  type IoasidPriority,
+} from './ioasid-notify.js'
+export { IOASID_SET_TYPE, type IoasidSet } from './ioasid-set.js'
+export { PciConfig } from './pci-config.js'
+export * from './uapi.js'
+export { VTD_DEFAULTS, type VtdConfig, vtdConfig } from './vtd/config.js'
+export { VtdDriver, type VtdDriverOptions } from './vtd/driver.js'
+export { FAULT_REASONS, type FaultName, type FaultReason, faultName } from './vtd/fault-reasons.js'
+export type { VtdFault } from './vtd/faults.js'
+export type { VtdHooks } from './vtd/hooks.js'
+export { VTD, VTD_MMIO_SIZE, type VtdEdition } from './vtd/registers.js'
+export {
+  IRTE,
+  PASID_DIRECTORY_ENTRY,
+  PASID_ENTRY,
+  SM_CONTEXT_ENTRY,
+  SM_ROOT_ENTRY,
+} from './vtd/tables.js'
+export { VtdUnit, type VtdUnitOptions } from './vtd/unit.js'

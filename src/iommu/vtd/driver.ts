@@ -1,0 +1,441 @@
+/**
+ * The operating system's half of a VT-d unit: it finds out what the unit can do, gives it tables and queues
+ * in host memory, and serves domains, bindings, faults and page requests. It meets the unit only at
+ * memory, registers and interrupts. Needs scalable mode and queued invalidation; first-stage domains,
+ * caching mode and multiple segments are not modelled. Parts: driver-*.ts.
+ */
+import type { VirtualClock } from '../../base/clock.js'
+import { ErrnoError } from '../../base/errno.js'
+import { IdAllocator } from '../../base/ids.js'
+import type { TraceBus, TracePoint } from '../../base/trace.js'
+import type { AddressSpace } from '../../mem/address-space.js'
+import type { FrameAllocator } from '../../mem/frames.js'
+import { HOST_RANGES } from '../../pci/fabric.js'
+import type { HostInterrupts, HostVector } from '../../pci/host-interrupts.js'
+import type { Domain, FaultSink, IommuDriver, NestingInfo } from '../domain.js'
+import type { IoasidAllocator } from '../ioasid.js'
+import type { IoasidSet } from '../ioasid-set.js'
+import { type FoundFunction, PciConfig } from '../pci-config.js'
+import {
+  IOMMU_FAULT_PAGE_REQUEST_PASID_VALID,
+  IOMMU_NESTING_FEAT_BIND_PGTBL,
+  IOMMU_NESTING_FEAT_CACHE_INVLD,
+  IOMMU_NESTING_FEAT_SYSWIDE_PASID,
+  IOMMU_PAGE_RESP_FAILURE,
+  IOMMU_PAGE_RESP_INVALID,
+  IOMMU_PAGE_RESP_SUCCESS,
+  IOMMU_PASID_FORMAT_INTEL_VTD,
+  type IommuFault,
+} from '../uapi.js'
+import { DESCRIPTOR, PAGE_GROUP_RESPONSE_DESCRIPTOR } from './descriptors.js'
+import { type BindUnit, VtdBindings } from './driver-bind.js'
+import { pasidBits, VtdDevice } from './driver-device.js'
+import { type DomainUnit, VtdDomain } from './driver-domain.js'
+import { EVENT_CONTROL, FaultDrain, PageRequestDrain } from './driver-faults.js'
+import { VtdInvalidator } from './driver-invalidate.js'
+import { InvalidationQueue } from './driver-queue.js'
+import { UnitRegisters } from './driver-registers.js'
+import { SecondStage, type SecondStageShape } from './driver-second-stage.js'
+import { ContextTables, PasidTable } from './driver-tables.js'
+import { TTM } from './registers.js'
+import { PASID_ENTRY, PGTT, SM_CONTEXT_ENTRY } from './tables.js'
+
+/** What the driver did, for the trace. */
+export interface VtdDriverEvent {
+  readonly what: 'attach' | 'detach' | 'bind' | 'unbind' | 'not-done'
+  readonly bdf: number
+  readonly pasid: number
+}
+declare module '../../base/trace.js' {
+  interface TraceEvents {
+    'vtd.driver': VtdDriverEvent
+  }
+}
+
+/** What a driver is made of. */
+export interface VtdDriverOptions {
+  readonly memory: AddressSpace
+  /** Frames for tables and queues. */
+  readonly frames: FrameAllocator
+  /** Where the unit's registers are. */
+  readonly registerBase: number
+  /** Where configuration space is; default the host machine's place. */
+  readonly ecam?: number
+  readonly interrupts: HostInterrupts
+  readonly clock: VirtualClock
+  readonly trace: TraceBus
+  readonly ioasid: IoasidAllocator
+}
+
+/** Bits of CAP and ECAP that a guest may rely on: FS1GP and FS5LP; PRS, ERS, SRS, EAFS and PASID. */
+export const NESTING_CAP_MASK = (1n << 56n) | (1n << 60n)
+export const NESTING_ECAP_MASK = (1n << 29n) | (1n << 30n) | (1n << 31n) | (1n << 34n) | (1n << 40n)
+
+const GCMD = { TE: 31, SRTP: 30, QIE: 26 } as const
+/** The PASID entry that requests without PASID use. */
+const RID_PASID = 0
+const PASID_LIMIT_BITS = 20
+const RESPONSE_CODES: Readonly<Record<number, number>> = {
+  [IOMMU_PAGE_RESP_SUCCESS]: 0,
+  [IOMMU_PAGE_RESP_INVALID]: 1,
+  [IOMMU_PAGE_RESP_FAILURE]: 15,
+}
+
+/** What the unit's capability registers say, digested once. */
+interface Capabilities {
+  readonly shape: SecondStageShape | undefined
+  readonly domainIds: number
+  readonly largestMask: number
+  readonly fiveLevel: boolean
+  readonly scalable: boolean
+  readonly canNest: boolean
+  readonly pasid: boolean
+  readonly pasidBits: number
+  readonly supervisor: boolean
+  readonly extendedAccess: boolean
+  readonly pageRequests: boolean
+  readonly drainPages: boolean
+  readonly deviceTlb: boolean
+  readonly walkSnoop: boolean
+  readonly snoop: boolean
+  readonly cap: bigint
+  readonly ecap: bigint
+}
+
+/** The driver of one unit. */
+export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
+  readonly name = 'intel-iommu'
+  readonly isolatesInterrupts = false
+  readonly ioasid: IoasidAllocator
+  readonly bindings: VtdBindings
+  readonly #options: VtdDriverOptions
+  readonly #config: PciConfig
+  readonly #registers: UnitRegisters
+  readonly #point: TracePoint<VtdDriverEvent>
+  readonly #devices = new Map<number, VtdDevice>()
+  readonly #response = PAGE_GROUP_RESPONSE_DESCRIPTOR.create({
+    TYPE: DESCRIPTOR.PAGE_GROUP_RESPONSE,
+  })
+  readonly #vectors: HostVector[] = []
+  #caps: Capabilities | undefined
+  #queue: InvalidationQueue | undefined
+  #invalidator: VtdInvalidator | undefined
+  #contexts: ContextTables | undefined
+  #faults: FaultDrain | undefined
+  #pages: PageRequestDrain | undefined
+  #domainIds: IdAllocator | undefined
+  #sink: FaultSink | undefined
+  #functions: readonly FoundFunction[] = []
+
+  constructor(options: VtdDriverOptions) {
+    this.#options = options
+    this.ioasid = options.ioasid
+    this.#config = new PciConfig(options.memory, options.ecam ?? HOST_RANGES.ecamBase)
+    this.#registers = new UnitRegisters(options.memory, options.registerBase, options.clock)
+    this.#point = options.trace.point('vtd.driver')
+    this.bindings = new VtdBindings(this)
+  }
+
+  /**
+   * Brings the unit up: queue, root table, event interrupts, translation. From here on requests of functions
+   * that no domain has are refused. Once only; an Error when the unit lacks scalable mode or queued invalidation.
+   */
+  probe(): void {
+    if (this.#caps !== undefined) return
+    const { memory, frames, clock } = this.#options
+    const registers = this.#registers
+    const caps = this.#readCapabilities()
+    this.#caps = caps
+    if (!caps.scalable) throw new Error('VT-d driver: the unit has no scalable mode')
+    this.#domainIds = new IdAllocator(1, caps.domainIds - 1)
+    if (caps.pasid) this.ioasid.installCapacity(2 ** caps.pasidBits)
+    void this.ioasid.hostSet
+    this.#queue = new InvalidationQueue(memory, frames, registers, clock)
+    this.#invalidator = new VtdInvalidator(this.#queue, caps.largestMask, caps.drainPages)
+    this.#contexts = new ContextTables(frames)
+    registers.write('RTADDR_REG', { RTA: this.#contexts.root, TTM: TTM.SCALABLE })
+    registers.command(GCMD.SRTP)
+    registers.command(GCMD.QIE)
+    this.#faults = new FaultDrain(registers, clock, () => this.#sink)
+    this.#event(EVENT_CONTROL.fault, () => this.#faults!.interrupt())
+    if (caps.pageRequests) {
+      this.#pages = new PageRequestDrain(registers, memory, frames, clock, {
+        offer: (bdf, fault) => this.#offer(bdf, fault),
+        refuse: (bdf, fault) => this.#answer(bdf, fault, IOMMU_PAGE_RESP_INVALID),
+      })
+      this.#event(EVENT_CONTROL.pageRequest, () => this.#pages!.interrupt())
+    }
+    registers.command(GCMD.TE)
+  }
+
+  /** Turns the unit off and gives memory and interrupts back. No domain may be left. */
+  remove(): void {
+    if (this.#devices.size > 0) throw new Error('VT-d driver: devices are attached')
+    this.#registers.command(GCMD.TE, false)
+    this.#registers.command(GCMD.QIE, false)
+    for (const v of this.#vectors.splice(0)) this.#options.interrupts.free(v.vector)
+    this.#faults?.cancel()
+    this.#pages?.free()
+    this.#queue?.free()
+    this.#contexts?.trim()
+    if (this.#contexts) this.#options.frames.free(this.#contexts.root)
+  }
+
+  get bindingCount(): number {
+    let n = 0
+    for (const device of this.#devices.values()) n += device.bound.size
+    return n
+  }
+
+  connect(sink: FaultSink): void {
+    this.#sink = sink
+  }
+
+  // ---- what the unit offers ----
+
+  get invalidator(): VtdInvalidator {
+    if (this.#invalidator === undefined) throw new Error('VT-d driver: not probed')
+    return this.#invalidator
+  }
+
+  get #c(): Capabilities {
+    if (this.#caps === undefined) throw new Error('VT-d driver: not probed')
+    return this.#caps
+  }
+
+  get nesting(): NestingInfo | undefined {
+    const caps = this.#c
+    if (!caps.canNest || caps.shape === undefined) return undefined
+    return {
+      format: IOMMU_PASID_FORMAT_INTEL_VTD,
+      features:
+        IOMMU_NESTING_FEAT_SYSWIDE_PASID |
+        IOMMU_NESTING_FEAT_BIND_PGTBL |
+        IOMMU_NESTING_FEAT_CACHE_INVLD,
+      addrWidth: caps.shape.width,
+      pasidBits: caps.pasidBits,
+      cap: caps.cap & NESTING_CAP_MASK,
+      ecap: caps.ecap & NESTING_ECAP_MASK,
+    }
+  }
+
+  get canNest(): boolean {
+    return this.#c.canNest
+  }
+
+  get coherent(): boolean {
+    return this.#c.snoop
+  }
+
+  get hostSet(): IoasidSet {
+    return this.ioasid.hostSet
+  }
+
+  get snoop(): { readonly PWSNP: boolean; readonly PGSNP: boolean } {
+    return { PWSNP: this.#c.walkSnoop, PGSNP: this.#c.snoop }
+  }
+
+  get fiveLevel(): boolean {
+    return this.#c.fiveLevel
+  }
+
+  get supervisor(): boolean {
+    return this.#c.supervisor
+  }
+
+  get extendedAccess(): boolean {
+    return this.#c.extendedAccess
+  }
+
+  // ---- domains and devices ----
+
+  domainAlloc({ nesting }: { readonly nesting: boolean }): Domain {
+    const { shape, canNest } = this.#c
+    if (shape === undefined) throw new ErrnoError('ENODEV', 'the unit has no second stage')
+    if (nesting && !canNest) throw new ErrnoError('ENODEV', 'the unit does not nest')
+    const id = this.#domainIds!.alloc()
+    if (id < 0) throw new ErrnoError('ENOSPC', 'every domain id of the unit is taken')
+    try {
+      return new VtdDomain(this, id, nesting, new SecondStage(this.#options.frames, shape))
+    } catch (error) {
+      this.#domainIds!.free(id)
+      throw error
+    }
+  }
+
+  release(domain: VtdDomain): void {
+    this.#domainIds!.free(domain.id)
+  }
+
+  device(bdf: number): VtdDevice | undefined {
+    return this.#devices.get(bdf)
+  }
+
+  isPci(bdf: number): boolean {
+    return this.#devices.has(bdf) || this.#config.present(bdf)
+  }
+
+  pasidBits(bdf: number): number {
+    return this.#devices.get(bdf)?.pasidBits ?? pasidBits(this.#config, bdf)
+  }
+
+  attach(domain: VtdDomain, bdf: number): VtdDevice {
+    const { frames } = this.#options
+    if (!this.#config.present(bdf)) throw new ErrnoError('ENODEV', 'no such PCI function')
+    if (this.#devices.has(bdf)) throw new ErrnoError('EBUSY', 'the device has a domain')
+    const caps = this.#c
+    const bits = caps.pasid ? Math.min(pasidBits(this.#config, bdf), caps.pasidBits) : 0
+    const table = new PasidTable(frames, bits)
+    const device = new VtdDevice(this.#config, bdf, domain, table)
+    try {
+      const entry = PASID_ENTRY.create({
+        ...this.snoop,
+        DID: domain.id,
+        SSPTPTR: domain.root,
+        AW: domain.aw,
+        PGTT: PGTT.SECOND_STAGE,
+        P: true,
+      })
+      table.set(table.make(RID_PASID), entry)
+      device.enable(caps, this.#place(bdf))
+      this.#contexts!.set(bdf, this.#contextEntry(device))
+    } catch (error) {
+      device.disable()
+      table.free()
+      throw error
+    }
+    this.#devices.set(bdf, device)
+    this.trace('attach', bdf, 0)
+    return device
+  }
+
+  detach(device: VtdDevice): void {
+    const { bdf } = device
+    this.bindings.unbindAll(device)
+    this.#contexts!.clear(bdf)
+    this.invalidator.deviceGone(device, device.domain.id)
+    this.#pages?.drain()
+    this.#sink?.cancelPageRequests(bdf)
+    device.disable()
+    this.#devices.delete(bdf)
+    this.#contexts!.trim()
+    device.pasids.free()
+    this.trace('detach', bdf, 0)
+  }
+
+  restore(bdf: number): void {
+    this.#devices.get(bdf)?.enable(this.#c, this.#place(bdf))
+  }
+
+  // ---- page requests ----
+
+  respond(bdf: number, request: IommuFault, code: number): void {
+    const { flags, pasid } = request.event.prm
+    const bound =
+      (flags & IOMMU_FAULT_PAGE_REQUEST_PASID_VALID) !== 0 &&
+      this.#devices.get(bdf)?.bound.has(pasid)
+    if (!bound)
+      throw new ErrnoError('ENODEV', 'page response: the PASID is not bound on the device')
+    this.#answer(bdf, request, code)
+  }
+
+  drainPageRequests(device: VtdDevice, pasid: number): void {
+    if (!device.priOn) return
+    this.#pages?.drain()
+    this.#sink?.cancelPageRequests(device.bdf, pasid)
+  }
+
+  trace(what: VtdDriverEvent['what'], bdf: number, pasid: number): void {
+    if (this.#point.on) this.#point.emit({ what, bdf, pasid })
+  }
+
+  /** Offers a request of a bound PASID; what has no binding is nobody's. */
+  #offer(bdf: number, fault: IommuFault): boolean {
+    const { flags, pasid } = fault.event.prm
+    const withPasid = (flags & IOMMU_FAULT_PAGE_REQUEST_PASID_VALID) !== 0
+    if (!withPasid || !this.#devices.get(bdf)?.bound.has(pasid)) return false
+    return this.#sink?.pageRequest(bdf, fault) ?? false
+  }
+
+  #answer(bdf: number, request: IommuFault, code: number): void {
+    const { flags, pasid, grpid } = request.event.prm
+    const d = this.#response
+    d.RID = bdf
+    d.PP = (flags & IOMMU_FAULT_PAGE_REQUEST_PASID_VALID) !== 0
+    d.PASID = pasid
+    d.PRGI = grpid
+    d.RC = RESPONSE_CODES[code]!
+    this.#queue!.submit(d)
+    this.#queue!.complete()
+  }
+
+  // ---- inside ----
+
+  #contextEntry(device: VtdDevice) {
+    return SM_CONTEXT_ENTRY.create({
+      PASIDDIRPTR: device.pasids.directory,
+      PDTS: device.pasids.pdts,
+      RID_PASID,
+      PRE: device.priOn,
+      PASIDE: device.pasidOn,
+      DTE: device.atsOn,
+      P: true,
+    })
+  }
+
+  #place(bdf: number): FoundFunction | undefined {
+    let found = this.#functions.find(f => f.bdf === bdf)
+    if (found === undefined) {
+      this.#functions = this.#config.scan()
+      found = this.#functions.find(f => f.bdf === bdf)
+    }
+    return found
+  }
+
+  /** Points an event at a host vector and unmasks it. */
+  #event(control: number, handler: () => void): void {
+    const { address, data, vector } = this.#options.interrupts.allocate(handler)
+    this.#vectors.push({ address, data, vector })
+    const registers = this.#registers
+    registers.store32(control + 4, data)
+    registers.store32(control + 8, address)
+    registers.store32(control + 12, 0)
+    registers.store32(control, 0)
+  }
+
+  #readCapabilities(): Capabilities {
+    const cap = this.#registers.read('CAP_REG')
+    const ecap = this.#registers.read('ECAP_REG')
+    const scalable = ecap.SMTS && ecap.QI
+    const bits = Math.min(PASID_LIMIT_BITS, ecap.PSS + 1)
+    return {
+      shape: ecap.SSTS ? shapeOf(cap.SAGAW, cap.MGAW + 1, cap.SSLPS) : undefined,
+      domainIds: 2 ** (4 + 2 * cap.ND),
+      largestMask: cap.PSI ? cap.MAMV : -1,
+      fiveLevel: cap.FS5LP,
+      scalable,
+      canNest: scalable && ecap.NEST && ecap.SSTS && ecap.FSTS,
+      pasid: ecap.PASID,
+      pasidBits: ecap.PASID ? bits : 0,
+      supervisor: ecap.SRS,
+      extendedAccess: ecap.EAFS,
+      pageRequests: ecap.PRS,
+      drainPages: ecap.PDS,
+      deviceTlb: ecap.DT,
+      walkSnoop: ecap.SMPWCS,
+      snoop: ecap.SC,
+      cap: cap.$value,
+      ecap: ecap.$value,
+    }
+  }
+}
+
+/** The widest tables that the unit has and its address width needs. */
+function shapeOf(sagaw: number, width: number, largePages: number): SecondStageShape | undefined {
+  for (const levels of [5, 4, 3] as const) {
+    const needed = levels === 3 || width > 12 + 9 * (levels - 1)
+    if (needed && sagaw & (1 << (levels - 2)))
+      return { levels, width, largest: largePages & 1 ? (largePages & 2 ? 3 : 2) : 1 }
+  }
+  return undefined
+}
