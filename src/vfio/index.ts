@@ -1,0 +1,15 @@
+// VFIO, as `vfio-emu/vfio` exports it. Structures and numbers are `vfio-emu/uapi`.
+export {
+  type ProfileName,
+  type ProfileName as VfioProfile,
+  profileNames,
+  type Rules,
+  rulesOf,
+} from './profiles.js'
+export {
+  registerVfio,
+  Vfio,
+  type VfioHoldings,
+  type VfioOptions,
+  type VfioParameters,
+} from './vfio.js'

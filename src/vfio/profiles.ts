@@ -1,0 +1,122 @@
+// The one table of differences between the revisions of the interface. Behaviour reads a rule by name and
+// never asks which profile it is in. Sources: vSVA v7 and its review, Linux 5.9, 5.12 and 7.2.
+
+/** Revisions of the interface that can be selected. */
+export type ProfileName = 'V7R' | 'V7' | 'L59' | 'L512' | 'L72'
+
+/** Capabilities of GET_INFO that a profile emits, in order. */
+export type InfoCapability = 'migration' | 'dma-avail' | 'iova-range' | 'nesting'
+
+/** Container calls that not every profile has. */
+export type ContainerCall = 'pasid-request' | 'nesting-op'
+
+/** What a profile decides; one row of the table each. */
+export interface Rules {
+  /** IOMMU type 6 exists. */
+  readonly nestingType: boolean
+  /** Attach to a nesting container asks the driver for nesting info and refuses what cannot nest. */
+  readonly nestingInfo: boolean
+  /** Container ioctls beyond the stock ones: number minus VFIO_BASE. */
+  readonly calls: Readonly<Partial<Record<ContainerCall, number>>>
+  /** Capabilities of GET_INFO, in order. */
+  readonly infoCapabilities: readonly InfoCapability[]
+  /** Capability id of NESTING. */
+  readonly nestingCapability: number
+  /** Capabilities start at multiples of this, bytes. */
+  readonly capabilityAlign: number
+  /** A range that touches 2^31 itself passes the PASID range check. */
+  readonly pasidLimitIncluded: boolean
+  /** Requests are clamped to pasid_bits and attach refuses more than 31. */
+  readonly pasidBitsHonoured: boolean
+  /** A failed bind undoes the devices this call bound, or every device of the group. */
+  readonly bindRollback: 'own' | 'all'
+  /** PASIDs of unbind and invalidation payloads lose their upper 32 bits. */
+  readonly pasidNarrowed: boolean
+  /** Nesting info without a format fails the attach, or GET_INFO. */
+  readonly noFormat: 'attach' | 'info'
+  /** A second group is refused by a nesting container. */
+  readonly oneNestedGroup: boolean
+  /** DMA-fault and response regions with their interrupt (an extension under V7R: no vSVA call delivers faults). */
+  readonly faultRegions: boolean
+  /** UNMAP_DMA ALL. */
+  readonly unmapAll: boolean
+  /** MAP_DMA and UNMAP_DMA VADDR; `after-set`: reported once a driver is set. */
+  readonly updateVaddr: false | 'always' | 'after-set'
+  /** errno of a range that wraps, and whether that is tested before alignment. */
+  readonly wrap: 'EINVAL' | 'EOVERFLOW'
+  readonly wrapFirst: boolean
+  /** UNMAP_DMA stops, with success, at a mapping that another process made. */
+  readonly foreignUnmapStops: boolean
+  /** GET_STATUS: CONTAINER_SET only together with VIABLE. */
+  readonly containerImpliesViable: boolean
+  /** SET_CONTAINER with a descriptor that is negative, and with one that is no container. */
+  readonly negativeFd: 'EINVAL' | 'EBADF'
+  readonly notContainer: 'EINVAL' | 'EBADFD'
+  /** A group that is not viable is refused at SET_CONTAINER (EPERM) rather than at GET_DEVICE_FD. */
+  readonly viableAtSetContainer: boolean
+  /** GET_DEVICE_FD looks the name up before it asks about container and viability. */
+  readonly deviceNameFirst: boolean
+  /** GET_INFO of a device knows cap_offset. */
+  readonly deviceInfoCapOffset: boolean
+  /** The PASID extended capability is visible, read-only. */
+  readonly pasidCapability: boolean
+  /** MSI-X vectors can be added while others are enabled: no NORESIZE. */
+  readonly dynamicMsix: boolean
+  /** Device feature indices known. */
+  readonly features: readonly number[]
+}
+
+const V7_CALLS = { 'pasid-request': 18, 'nesting-op': 19 } as const
+const NESTED = ['migration', 'iova-range', 'nesting'] as const
+const STOCK = ['migration', 'dma-avail', 'iova-range'] as const
+const EARLY = ['migration', 'iova-range'] as const
+
+type Table = {
+  readonly [R in keyof Rules]: readonly [Rules[R], Rules[R], Rules[R], Rules[R], Rules[R]]
+}
+const columns: readonly ProfileName[] = ['V7R', 'V7', 'L59', 'L512', 'L72']
+// biome-ignore format: table
+const table: Table = {
+  //                       V7R         V7          L59        L512        L72
+  nestingType:            [true,       true,       true,      true,       false],
+  nestingInfo:            [true,       true,       false,     false,      false],
+  calls:                  [V7_CALLS,   V7_CALLS,   {},        {},         {}],
+  infoCapabilities:       [NESTED,     NESTED,     EARLY,     STOCK,      STOCK],
+  nestingCapability:      [3,          3,          0,         0,          0],
+  capabilityAlign:        [1,          1,          1,         1,          8],
+  pasidLimitIncluded:     [false,      true,       false,     false,      false],
+  pasidBitsHonoured:      [true,       false,      true,      true,       true],
+  bindRollback:           ['own',      'all',      'own',     'own',      'own'],
+  pasidNarrowed:          [false,      true,       false,     false,      false],
+  noFormat:               ['attach',   'info',     'attach',  'attach',   'attach'],
+  oneNestedGroup:         [true,       true,       false,     false,      false],
+  faultRegions:           [true,       false,      false,     false,      false],
+  unmapAll:               [false,      false,      false,     true,       true],
+  updateVaddr:            [false,      false,      false,     'always',   'after-set'],
+  wrap:                   ['EINVAL',   'EINVAL',   'EINVAL',  'EINVAL',   'EOVERFLOW'],
+  wrapFirst:              [false,      false,      false,     false,      true],
+  foreignUnmapStops:      [true,       true,       true,      true,       false],
+  containerImpliesViable: [false,      false,      false,     false,      true],
+  negativeFd:             ['EINVAL',   'EINVAL',   'EINVAL',  'EINVAL',   'EBADF'],
+  notContainer:           ['EINVAL',   'EINVAL',   'EINVAL',  'EINVAL',   'EBADFD'],
+  viableAtSetContainer:   [false,      false,      false,     false,      true],
+  deviceNameFirst:        [false,      false,      false,     false,      true],
+  deviceInfoCapOffset:    [false,      false,      false,     true,       true],
+  pasidCapability:        [true,       true,       false,     false,      false],
+  dynamicMsix:            [false,      false,      false,     false,      true],
+  features:               [[0],        [0],        [0],       [0],        [0, 10]],
+}
+
+/** Names that `rulesOf` knows. */
+export const profileNames: readonly ProfileName[] = columns
+
+/** The rules of one profile. */
+export function rulesOf(name: ProfileName): Rules {
+  const column = columns.indexOf(name)
+  if (column < 0) throw new Error(`unknown profile ${name}; known: ${columns.join(', ')}`)
+  return Object.freeze(
+    Object.fromEntries(
+      Object.entries(table).map(([rule, values]) => [rule, values[column]]),
+    ) as unknown as Rules,
+  )
+}

@@ -1,0 +1,203 @@
+// VFIO of one machine: registers the device files, keeps groups and open devices, and offers what an administrator
+// would do: bind drivers, ask for a device back, look at what is held.
+import { formatBdf } from '../base/addr.js'
+import { ErrnoError } from '../base/errno.js'
+import type { TraceBus } from '../base/trace.js'
+import type { IommuCore } from '../iommu/core.js'
+import type { IoasidAllocator } from '../iommu/ioasid.js'
+import type { AddressSpace } from '../mem/address-space.js'
+import type { RootComplex } from '../pci/fabric.js'
+import type { HostInterrupts } from '../pci/host-interrupts.js'
+import type { Kernel } from '../sys/kernel.js'
+import type { OpenFile } from '../sys/open-file.js'
+import { Container } from './container.js'
+import { type DeviceEnvironment, DeviceFile, VfioPciDevice } from './device.js'
+import { Group, type GroupEnvironment, GroupFile, VFIO_PCI } from './group.js'
+import type { HotResetScope } from './hot-reset.js'
+import { IoctlTrace } from './ioctl-trace.js'
+import { REQUEST_IRQ } from './irqs.js'
+import { DEFAULT_PASID_QUOTA, PasidContexts } from './pasids.js'
+import { type ProfileName, type Rules, rulesOf } from './profiles.js'
+import { resetPreserving } from './reset.js'
+import type { Type1, Type1Environment } from './type1.js'
+
+/** Module parameters of VFIO. */
+export interface VfioParameters {
+  /** Mappings of one container; default 65535. */
+  readonly dmaEntryLimit: number
+  /** PASIDs of one process; default 1000. */
+  readonly pasidQuota: number
+  /** Assign devices whose interrupts are not remapped; default false. */
+  readonly allowUnsafeInterrupts: boolean
+}
+
+/** What VFIO is made of. */
+export interface VfioOptions {
+  readonly kernel: Kernel
+  readonly core: IommuCore
+  readonly ioasid: IoasidAllocator
+  readonly fabric: RootComplex
+  readonly hostMemory: AddressSpace
+  readonly interrupts: HostInterrupts
+  /** Which revision of the interface; default `V7R`. */
+  readonly profile?: ProfileName
+  readonly parameters?: Partial<VfioParameters>
+  readonly trace: TraceBus
+}
+
+/** What users of VFIO hold now; all zero once everything is closed. */
+export interface VfioHoldings {
+  /** Containers with an IOMMU driver. */
+  readonly containers: number
+  /** Devices open. */
+  readonly devices: number
+  /** DMA mappings. */
+  readonly mappings: number
+  /** Processes with PASIDs or a reservation for them. */
+  readonly pasidContexts: number
+}
+
+const DEFAULTS: VfioParameters = {
+  dmaEntryLimit: 65535,
+  pasidQuota: DEFAULT_PASID_QUOTA,
+  allowUnsafeInterrupts: false,
+}
+
+/** VFIO of one machine. */
+export class Vfio {
+  readonly profile: ProfileName
+  readonly rules: Rules
+  readonly parameters: VfioParameters
+  readonly #options: VfioOptions
+  readonly #contexts: PasidContexts
+  readonly #drivers = new Set<Type1>()
+  readonly #devices = new Map<number, { device: VfioPciDevice; files: number }>()
+  readonly #bound = new Map<number, string | undefined>()
+  readonly #groups = new Map<number, Group>()
+  readonly #groupEnv: GroupEnvironment
+  readonly #deviceEnv: DeviceEnvironment
+
+  constructor(options: VfioOptions) {
+    const { kernel, core, trace } = options
+    this.#options = options
+    this.profile = options.profile ?? 'V7R'
+    this.rules = rulesOf(this.profile)
+    this.parameters = { ...DEFAULTS, ...options.parameters }
+    this.#contexts = new PasidContexts(options.ioasid, this.parameters.pasidQuota)
+    const { rules } = this
+    const type1: Type1Environment = {
+      core,
+      contexts: this.#contexts,
+      rules,
+      trace,
+      parameters: this.parameters,
+      drivers: this.#drivers,
+    }
+    this.#groupEnv = {
+      rules,
+      driverOf: bdf => this.driverOf(bdf),
+      openDevice: (bdf, group, release) => this.#openDevice(bdf, group, release),
+      trace: new IoctlTrace('group', rules, trace),
+    }
+    this.#deviceEnv = {
+      core,
+      memory: options.hostMemory,
+      interrupts: options.interrupts,
+      rules,
+      trace,
+      ioctlTrace: new IoctlTrace('device', rules, trace),
+      scope: this.#hotResetScope(),
+    }
+    const containers = new IoctlTrace('container', rules, trace)
+    kernel.nodes.register('/dev/vfio/vfio', () => new Container(type1, containers))
+    kernel.nodes.register('/dev/vfio/', (_, path) => this.#openGroup(path))
+  }
+
+  /** Name of the driver a function is bound to; undefined: none. Endpoints start with `vfio-pci`. */
+  driverOf(bdf: number): string | undefined {
+    return this.#bound.has(bdf) ? this.#bound.get(bdf) : VFIO_PCI
+  }
+
+  /** Binds a function to another driver by name, or to none. EBUSY while a user has it open. */
+  bindDriver(bdf: number, driver: string | undefined): void {
+    if (this.#devices.has(bdf))
+      throw new ErrnoError('EBUSY', `${formatBdf(bdf as never)} is open by a user`, 'write')
+    this.#bound.set(bdf, driver)
+  }
+
+  /** Asks the user of a function to give it back; false when he did not set a request interrupt. */
+  requestRelease(bdf: number): boolean {
+    return this.#devices.get(bdf)?.device.irqs.signal(REQUEST_IRQ) ?? false
+  }
+
+  /** What users hold. */
+  holdings(): VfioHoldings {
+    let mappings = 0
+    for (const driver of this.#drivers) mappings += driver.mappings.size
+    return {
+      containers: this.#drivers.size,
+      devices: this.#devices.size,
+      mappings,
+      pasidContexts: this.#contexts.size,
+    }
+  }
+
+  #openGroup(path: string): OpenFile {
+    const id = /^\/dev\/vfio\/(\d+)$/.exec(path)?.[1]
+    if (id === undefined) throw new ErrnoError('ENOENT', `open ${path}: no such device`, 'open')
+    const found = this.#options.core.groups.byId(Number(id))
+    if (found === undefined) throw new ErrnoError('ENODEV', `open ${path}: no such group`, 'open')
+    return this.#group(found.id, found.endpoints).open()
+  }
+
+  #group(id: number, endpoints: readonly number[]): Group {
+    let group = this.#groups.get(id)
+    if (group === undefined)
+      this.#groups.set(id, (group = new Group(id, endpoints, this.#groupEnv)))
+    return group
+  }
+
+  #openDevice(bdf: number, group: Group, release: () => void): OpenFile {
+    const fn = this.#options.fabric.function(bdf)
+    if (fn === undefined) throw new Error(`group ${group.id} has a member that is no function`)
+    let open = this.#devices.get(bdf)
+    if (open === undefined) {
+      const nested = group.container?.driver?.nested !== undefined
+      open = { device: new VfioPciDevice(fn, nested, this.#deviceEnv), files: 0 }
+      this.#devices.set(bdf, open)
+    }
+    const held = open
+    held.files++
+    return new DeviceFile(held.device, this.#deviceEnv.ioctlTrace, () => {
+      if (--held.files === 0) {
+        held.device.close()
+        this.#devices.delete(bdf)
+      }
+      release()
+    })
+  }
+
+  #hotResetScope(): HotResetScope {
+    const { fabric, core } = this.#options
+    return {
+      affected: bdf => {
+        const bus = bdf >> 8
+        if (bus === 0) return []
+        return fabric.functions().flatMap(f => (f.bdf >> 8 === bus ? [f.bdf] : []))
+      },
+      groupOf: bdf => core.groups.of(bdf)!.id,
+      groupBehind: file => (file instanceof GroupFile ? file.group : undefined),
+      reset: bdfs => {
+        for (const bdf of bdfs) {
+          const reset = () => fabric.function(bdf)?.reset()
+          const open = this.#devices.get(bdf)
+          if (open) open.device.surviveReset(reset)
+          else resetPreserving(core, bdf, reset)
+        }
+      },
+    }
+  }
+}
+
+/** Adds VFIO to a kernel: /dev/vfio/vfio and a file for every group. */
+export const registerVfio = (options: VfioOptions): Vfio => new Vfio(options)
