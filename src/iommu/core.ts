@@ -5,7 +5,7 @@
  */
 import type { VirtualClock } from '../base/clock.js'
 import { ErrnoError } from '../base/errno.js'
-import type { Domain, FaultSink, IommuDriver } from './domain.js'
+import type { DeviceVector, Domain, FaultSink, IommuDriver } from './domain.js'
 import { IommuGroups } from './groups.js'
 import { PageRequests } from './page-requests.js'
 import type { PciConfig } from './pci-config.js'
@@ -85,6 +85,16 @@ export class IommuCore implements FaultSink {
         return format === first.format && cap === first.cap && ecap === first.ecap
       })
     )
+  }
+
+  /**
+   * A vector for a function's MSI-X table: through interrupt remapping where there is one. ENODEV when the
+   * device has no IOMMU, ENOSPC when vectors are exhausted.
+   */
+  allocateVector(bdf: number, handler: () => void): DeviceVector {
+    const driver = this.deviceDriver(bdf)
+    if (driver === undefined) throw new ErrnoError('ENODEV', 'no IOMMU translates this device')
+    return driver.allocateVector(bdf, handler)
   }
 
   /** Sets who takes a function's faults; undefined: nobody, and what waits is answered INVALID. */

@@ -69,6 +69,13 @@ export interface Domain {
   free(): void
 }
 
+/** An interrupt vector of one function: what to program into its MSI-X table, and how to give it back. */
+export interface DeviceVector {
+  readonly address: number
+  readonly data: number
+  free(): void
+}
+
 /** Where a driver reports what devices did; the core is one. */
 export interface FaultSink {
   /** A refused request. */
@@ -84,8 +91,10 @@ export interface IommuDriver {
   readonly name: string
   /** What nesting on this unit offers; undefined when it cannot nest. */
   readonly nesting: NestingInfo | undefined
-  /** Interrupts of devices cannot be forged: remapping is on. */
+  /** Interrupts of devices cannot be forged: remapping is on, and vectors must come from `allocateVector`. */
   readonly isolatesInterrupts: boolean
+  /** A vector that calls `handler` when that function raises it. ENOSPC. */
+  allocateVector(bdf: number, handler: () => void): DeviceVector
   /** Guest tables bound to PASIDs of devices below the unit. */
   readonly bindingCount: number
   /** Brings the unit up; a second call does nothing. */

@@ -1,6 +1,7 @@
 /** The public names of the IOMMU room: what `vfio-emu/iommu` offers. */
 export { type FaultHandler, IommuCore, type IommuCoreOptions } from './core.js'
 export {
+  type DeviceVector,
   type Domain,
   type FaultSink,
   IOMMU_READ,

@@ -7,6 +7,7 @@ import {
   CONTEXT_CACHE_DESCRIPTOR,
   DESCRIPTOR,
   DEVICE_TLB_DESCRIPTOR,
+  INTERRUPT_ENTRY_CACHE_DESCRIPTOR,
   IOTLB_DESCRIPTOR,
   PASID_CACHE_DESCRIPTOR,
   PASID_DEVICE_TLB_DESCRIPTOR,
@@ -29,6 +30,10 @@ export class VtdInvalidator {
   readonly #pasidCache = PASID_CACHE_DESCRIPTOR.create({ TYPE: DESCRIPTOR.PASID_CACHE, G: 1 })
   readonly #context = CONTEXT_CACHE_DESCRIPTOR.create({ TYPE: DESCRIPTOR.CONTEXT_CACHE, G: 3 })
   readonly #deviceTlb = DEVICE_TLB_DESCRIPTOR.create({ TYPE: DESCRIPTOR.DEVICE_TLB })
+  readonly #interruptEntry = INTERRUPT_ENTRY_CACHE_DESCRIPTOR.create({
+    TYPE: DESCRIPTOR.INTERRUPT_ENTRY_CACHE,
+    G: 1,
+  })
   readonly #pasidDeviceTlb = PASID_DEVICE_TLB_DESCRIPTOR.create({
     TYPE: DESCRIPTOR.PASID_DEVICE_TLB,
   })
@@ -111,6 +116,13 @@ export class VtdInvalidator {
   /** Waits for everything submitted. */
   complete(): Completion {
     return this.#queue.complete()
+  }
+
+  /** An interrupt remapping entry changed; waits. */
+  interruptEntry(index: number): void {
+    this.#interruptEntry.IIDX = index
+    this.#queue.submit(this.#interruptEntry)
+    this.#queue.complete()
   }
 
   /** A PASID's entry was taken away. Ends with a wait that also drains the device's page requests. */

@@ -12,7 +12,7 @@ import type { AddressSpace } from '../../mem/address-space.js'
 import type { FrameAllocator } from '../../mem/frames.js'
 import { HOST_RANGES } from '../../pci/fabric.js'
 import type { HostInterrupts, HostVector } from '../../pci/host-interrupts.js'
-import type { Domain, FaultSink, IommuDriver, NestingInfo } from '../domain.js'
+import type { DeviceVector, Domain, FaultSink, IommuDriver, NestingInfo } from '../domain.js'
 import type { IoasidAllocator } from '../ioasid.js'
 import type { IoasidSet } from '../ioasid-set.js'
 import { type FoundFunction, PciConfig } from '../pci-config.js'
@@ -32,6 +32,7 @@ import { type BindUnit, VtdBindings } from './driver-bind.js'
 import { pasidBits, VtdDevice } from './driver-device.js'
 import { type DomainUnit, VtdDomain } from './driver-domain.js'
 import { EVENT_CONTROL, FaultDrain, PageRequestDrain } from './driver-faults.js'
+import { InterruptTable } from './driver-interrupts.js'
 import { VtdInvalidator } from './driver-invalidate.js'
 import { InvalidationQueue } from './driver-queue.js'
 import { UnitRegisters } from './driver-registers.js'
@@ -71,7 +72,7 @@ export interface VtdDriverOptions {
 export const NESTING_CAP_MASK = (1n << 56n) | (1n << 60n)
 export const NESTING_ECAP_MASK = (1n << 29n) | (1n << 30n) | (1n << 31n) | (1n << 34n) | (1n << 40n)
 
-const GCMD = { TE: 31, SRTP: 30, QIE: 26 } as const
+const GCMD = { TE: 31, SRTP: 30, QIE: 26, IRE: 25, SIRTP: 24 } as const
 /** The PASID entry that requests without PASID use. */
 const RID_PASID = 0
 const PASID_LIMIT_BITS = 20
@@ -96,6 +97,7 @@ interface Capabilities {
   readonly pageRequests: boolean
   readonly drainPages: boolean
   readonly deviceTlb: boolean
+  readonly interruptRemapping: boolean
   readonly walkSnoop: boolean
   readonly snoop: boolean
   readonly cap: bigint
@@ -105,7 +107,6 @@ interface Capabilities {
 /** The driver of one unit. */
 export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
   readonly name = 'intel-iommu'
-  readonly isolatesInterrupts = false
   readonly ioasid: IoasidAllocator
   readonly bindings: VtdBindings
   readonly #options: VtdDriverOptions
@@ -123,6 +124,7 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
   #contexts: ContextTables | undefined
   #faults: FaultDrain | undefined
   #pages: PageRequestDrain | undefined
+  #table: InterruptTable | undefined
   #domainIds: IdAllocator | undefined
   #sink: FaultSink | undefined
   #functions: readonly FoundFunction[] = []
@@ -165,6 +167,16 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
       })
       this.#event(EVENT_CONTROL.pageRequest, () => this.#pages!.interrupt())
     }
+    if (caps.interruptRemapping) {
+      this.#table = new InterruptTable(
+        frames,
+        this.#options.interrupts,
+        this.invalidator,
+        registers,
+      )
+      registers.command(GCMD.SIRTP)
+      registers.command(GCMD.IRE)
+    }
     registers.command(GCMD.TE)
   }
 
@@ -172,6 +184,8 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
   remove(): void {
     if (this.#devices.size > 0) throw new Error('VT-d driver: devices are attached')
     this.#registers.command(GCMD.TE, false)
+    this.#table?.free()
+    this.#registers.command(GCMD.IRE, false)
     this.#registers.command(GCMD.QIE, false)
     for (const v of this.#vectors.splice(0)) this.#options.interrupts.free(v.vector)
     this.#faults?.cancel()
@@ -179,6 +193,17 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
     this.#queue?.free()
     this.#contexts?.trim()
     if (this.#contexts) this.#options.frames.free(this.#contexts.root)
+  }
+
+  get isolatesInterrupts(): boolean {
+    return this.#table !== undefined
+  }
+
+  allocateVector(bdf: number, handler: () => void): DeviceVector {
+    if (this.#table !== undefined) return this.#table.allocate(bdf, handler)
+    const { interrupts } = this.#options
+    const { address, data, vector } = interrupts.allocate(handler)
+    return { address, data, free: () => interrupts.free(vector) }
   }
 
   get bindingCount(): number {
@@ -422,6 +447,7 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
       pageRequests: ecap.PRS,
       drainPages: ecap.PDS,
       deviceTlb: ecap.DT,
+      interruptRemapping: ecap.IR,
       walkSnoop: ecap.SMPWCS,
       snoop: ecap.SC,
       cap: cap.$value,
