@@ -8,10 +8,11 @@ enum {
 	SYS_EXIT = 2,       /* (code); 0 = everything verified */
 	SYS_SVA_BIND = 3,   /* () -> PASID, or negative on refusal */
 	SYS_SVA_UNBIND = 4, /* () -> 0 */
-	SYS_MAP_DEVICE = 5, /* () -> address of the device's portal page */
+	SYS_MAP_PORTAL = 5, /* () -> address of the portal page of the shared work queue */
 	SYS_WAIT = 6,       /* (n): sleeps until the device has interrupted n times; returns the count */
 	SYS_STAT = 7,       /* (which) -> a counter of enum stat */
-	SYS_DOORBELL = 8,   /* (register offset, value): 32-bit write to BAR 0 on the process's behalf */
+	SYS_RING_OPEN = 8,  /* (address, log2 of descriptors): a ring of the process's own memory; 0 or negative */
+	SYS_RING_TAIL = 9,  /* (index): rings its doorbell */
 };
 
 enum stat {
@@ -19,6 +20,7 @@ enum stat {
 	STAT_REFUSED,       /* page requests answered with invalid */
 	STAT_CPU_FAULTS,    /* pages the CPU's own page faults brought in */
 	STAT_IOMMU_FAULTS,  /* unrecoverable faults the IOMMU reported */
+	STAT_INTERRUPTS,    /* completion interrupts */
 };
 
 /* The process's address space: its image, a stack, and a region that is mapped page by page on first use. */
@@ -27,5 +29,5 @@ enum stat {
 #define LAZY_PAGES   64
 #define STACK_TOP    0x7effffff0000ull
 #define STACK_PAGES  4
-#define DEVICE_BASE  0x7e2000000000ull
+#define PORTAL_BASE  0x7e2000000000ull
 #define PAGE 4096ull

@@ -25,9 +25,9 @@ trap_stubs:
         .set    n, 0
         .rept   256
         .if     n == 8 || (n >= 10 && n <= 14) || n == 17 || n == 21
-        stub    %n, 1
+        stub    n, 1
         .else
-        stub    %n, 0
+        stub    n, 0
         .endif
         .set    n, n + 1
         .endr

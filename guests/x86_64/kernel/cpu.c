@@ -101,7 +101,7 @@ void trap(struct trap_frame *f)
 			print_hex(f->error);
 			panic(" at", f->rip);
 		}
-		stats[4]++;
+		stats[STAT_INTERRUPTS]++;
 	}
 	cpu_eoi();
 }

@@ -54,11 +54,17 @@ enum { PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_PCD = 16 };
 struct pci_device {
 	uint64_t config; /* ECAM address of its configuration space */
 	uint16_t bdf;
-	uint64_t bar0;
+	uint64_t registers, portals; /* BAR 0 and BAR 4 */
 	uint64_t msix_table;
 };
 extern struct pci_device device;
 void pci_init(uint64_t ecam_base);
+
+/* engine.c: the accelerator's work queues */
+void engine_init(void);
+int64_t engine_ring_open(uint32_t pasid, uint64_t address, uint64_t log2);
+void engine_ring_tail(uint32_t index);
+void engine_ring_close(void);
 
 /* vtd.c: the (virtual) IOMMU */
 void vtd_init(uint64_t base, uint16_t bdf);

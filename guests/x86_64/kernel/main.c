@@ -4,7 +4,7 @@
 uint64_t stats[8];
 extern uint8_t process_image[], process_image_end[];
 extern _Noreturn void enter_process(uint64_t rip, uint64_t rsp);
-enum { STAT_INTERRUPTS = 4, MSR_IA32_PASID = 0xd93 };
+enum { MSR_IA32_PASID = 0xd93 };
 
 static int64_t pasid = -1;
 
@@ -39,6 +39,7 @@ static int64_t sva_unbind(void)
 	if (pasid < 0)
 		return -22;
 	wrmsr(MSR_IA32_PASID, 0);
+	engine_ring_close();
 	vtd_unbind((uint32_t)pasid);
 	vtd_pasid_free((uint32_t)pasid);
 	pasid = -1;
@@ -65,17 +66,17 @@ int64_t syscall(uint64_t number, uint64_t a, uint64_t b)
 		return sva_bind();
 	case SYS_SVA_UNBIND:
 		return sva_unbind();
-	case SYS_MAP_DEVICE:
-		map_page(DEVICE_BASE, device.bar0 + a, PTE_W | PTE_U | PTE_PCD);
-		return (int64_t)DEVICE_BASE;
+	case SYS_MAP_PORTAL:
+		map_page(PORTAL_BASE, device.portals, PTE_W | PTE_U | PTE_PCD);
+		return (int64_t)PORTAL_BASE;
 	case SYS_WAIT:
 		return wait_interrupts(a);
 	case SYS_STAT:
 		return a < 8 ? (int64_t)stats[a] : -22;
-	case SYS_DOORBELL:
-		if (a > 0xffc || a & 3)
-			return -22;
-		write32(device.bar0 + a, (uint32_t)b);
+	case SYS_RING_OPEN:
+		return pasid < 0 ? -22 : engine_ring_open((uint32_t)pasid, a, b);
+	case SYS_RING_TAIL:
+		engine_ring_tail((uint32_t)a);
 		return 0;
 	}
 	return -38;
@@ -89,6 +90,7 @@ void kernel_main(struct boot_info *info)
 	cpu_init();
 	pci_init(info->ecam_base);
 	vtd_init(info->iommu_base, device.bdf);
+	engine_init();
 	load_process();
 	enter_process(PROCESS_BASE, STACK_TOP - 64);
 }

@@ -60,7 +60,8 @@ void pci_init(uint64_t ecam)
 {
 	if (!find(ecam))
 		panic("no sva-engine below", ecam);
-	device.bar0 = bar_address(0);
+	device.registers = bar_address(0);
+	device.portals = bar_address(4);
 	write16(device.config + 4, (uint16_t)(read16(device.config + 4) | 0x406)); /* memory, master, no INTx */
 
 	uint32_t at = extended_capability(0x1b);

@@ -147,7 +147,7 @@ void vtd_page_requests(void)
 		if (r->q[1] & 4) { /* last of its group: answer */
 			uint64_t code = there ? 0 : 1;
 			uint64_t has_pasid = r->q[0] >> 8 & 1;
-			submit((r->q[0] & 0x000fffffffff0000ull & ~0xf000ull) | code << 12 | has_pasid << 4 | D_PAGE_RESPONSE,
+			submit((r->q[0] & 0x000fffffffff0000ull) | code << 12 | has_pasid << 4 | D_PAGE_RESPONSE,
 			       r->q[1] & 0xff8);
 		}
 		request_head = (request_head + 1) % REQUEST_SLOTS;
