@@ -52,8 +52,6 @@ export class AddressSpace {
   #regions: Region[] = []
   #ram: RamRegion = this.#none
   #mmio: MmioRegion | undefined = undefined
-  readonly #eight = new Uint8Array(8)
-  readonly #sixtyFour = new Uint8Array(64)
 
   /** All regions, by address. */
   get regions(): readonly Region[] {
@@ -137,32 +135,31 @@ export class AddressSpace {
 
   /** A little-endian value of 1, 2, 4 or 8 bytes; all-ones where there is no home. */
   load(addr: number, size: 1 | 2 | 4 | 8): bigint {
-    const region = this.#at(addr)
-    if (region?.kind === 'mmio' && addr + size <= region.base + region.size) {
-      return BigInt.asUintN(size * 8, region.target.read(addr - region.base, size))
+    const ram = this.ramAt(addr)
+    if (ram !== undefined && size === 8 && addr % 8 === 0) {
+      const i = (addr - ram.base) >>> 2
+      return join(ram.words[i + 1]!, ram.words[i]!)
     }
-    const eight = this.#eight
-    eight.fill(0)
-    this.read(addr, eight, 0, size)
-    return join(word(eight, 4), word(eight, 0))
+    const mmio = ram === undefined ? this.mmioAt(addr) : undefined
+    if (mmio !== undefined && addr + size <= mmio.base + mmio.size) {
+      return BigInt.asUintN(size * 8, mmio.target.read(addr - mmio.base, size))
+    }
+    const bytes = new Uint8Array(8)
+    this.read(addr, bytes, 0, size)
+    return join(word(bytes, 4), word(bytes, 0))
   }
 
   /** Stores a little-endian value; false where there is no home. Higher bits of `value` are ignored. */
   store(addr: number, size: 1 | 2 | 4 | 8, value: bigint): boolean {
-    const region = this.#at(addr)
-    if (region?.kind === 'mmio' && addr + size <= region.base + region.size) {
-      region.target.write(addr - region.base, size, BigInt.asUintN(size * 8, value))
+    const mmio = this.ramAt(addr) === undefined ? this.mmioAt(addr) : undefined
+    if (mmio !== undefined && addr + size <= mmio.base + mmio.size) {
+      mmio.target.write(addr - mmio.base, size, BigInt.asUintN(size * 8, value))
       return true
     }
     split(value)
-    const eight = this.#eight
-    const lo = halves[0]!
-    const hi = halves[1]!
-    for (let i = 0; i < 4; i++) {
-      eight[i] = lo >>> (8 * i)
-      eight[i + 4] = hi >>> (8 * i)
-    }
-    return this.write(addr, eight, 0, size)
+    const bytes = new Uint8Array(8)
+    for (let i = 0; i < 8; i++) bytes[i] = halves[i >> 2]! >>> (8 * (i & 3))
+    return this.write(addr, bytes, 0, size)
   }
 
   /** A 4-byte aligned word as an unsigned number; 0xffff_ffff where there is no home. */
@@ -249,6 +246,12 @@ export class AddressSpace {
     return this.ramAt(addr) ?? this.mmioAt(addr)
   }
 
+  /** Bytes from `addr`, which has no home, to the next region. */
+  #gap(addr: number): number {
+    for (const region of this.#regions) if (region.base > addr) return region.base - addr
+    return Number.POSITIVE_INFINITY
+  }
+
   #find(addr: number): Region | undefined {
     const regions = this.#regions
     let low = 0
@@ -256,9 +259,9 @@ export class AddressSpace {
     while (low <= high) {
       const middle = (low + high) >> 1
       const region = regions[middle]!
+      if (addr >= region.base && addr < region.base + region.size) return region
       if (addr < region.base) high = middle - 1
-      else if (addr >= region.base + region.size) low = middle + 1
-      else return region
+      else low = middle + 1
     }
     return undefined
   }
@@ -285,9 +288,10 @@ export class AddressSpace {
       const at = addr + done
       const region = this.#at(at)
       if (region === undefined) {
-        into[start + done] = 0xff
+        const piece = Math.min(length - done, this.#gap(at))
+        into.fill(0xff, start + done, start + done + piece)
         complete = false
-        done++
+        done += piece
       } else if (region.kind === 'ram') {
         const offset = at - region.base
         const piece = Math.min(length - done, region.size - offset)
@@ -314,7 +318,7 @@ export class AddressSpace {
       const region = this.#at(at)
       if (region === undefined) {
         complete = false
-        done++
+        done += this.#gap(at)
       } else if (region.kind === 'ram') {
         const offset = at - region.base
         const piece = Math.min(length - done, region.size - offset)
@@ -338,15 +342,13 @@ export class AddressSpace {
   ): number {
     const room = Math.min(length, region.size - offset)
     if (room >= 64 && offset % 64 === 0 && region.target.write64 !== undefined) {
-      copy(from, start, this.#sixtyFour, 0, 64)
-      region.target.write64(offset, this.#sixtyFour, false)
+      region.target.write64(offset, from.subarray(start, start + 64), false)
       return 64
     }
     const size = busSize(offset, room)
-    const eight = this.#eight
-    eight.fill(0)
-    copy(from, start, eight, 0, size)
-    region.target.write(offset, size, join(word(eight, 4), word(eight, 0)))
+    const bytes = new Uint8Array(8)
+    copy(from, start, bytes, 0, size)
+    region.target.write(offset, size, join(word(bytes, 4), word(bytes, 0)))
     return size
   }
 }

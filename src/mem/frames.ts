@@ -52,11 +52,11 @@ export class FrameAllocator {
 
   /**
    * The address of `pages` contiguous zeroed frames, its frame number a multiple of `alignPages`, with
-   * one reference each. ErrnoError ENOMEM when there is no such run.
+   * one reference each. ErrnoError ENOMEM, of that system call, when there is no such run.
    */
-  alloc(pages = 1, alignPages = 1): number {
+  alloc(pages = 1, alignPages = 1, syscall = 'ioctl'): number {
     const start = this.#findRun(pages, alignPages)
-    if (start < 0) throw new ErrnoError('ENOMEM', `no run of ${pages} free page frames`, 'mmap')
+    if (start < 0) throw new ErrnoError('ENOMEM', `no run of ${pages} free page frames`, syscall)
     for (let i = start; i < start + pages; i++) {
       this.#held.take(i)
       this.#references[i] = 1

@@ -122,7 +122,7 @@ export class ProcessMemory implements UserMemory {
     const common = { first, last: first + pages - 1, prot, owner: options.owner }
     let vma: Vma
     if (backing === undefined || 'frames' in backing) {
-      const hpa = backing === undefined ? this.frames.alloc(pages) : backing.frames
+      const hpa = backing === undefined ? this.frames.alloc(pages, 1, 'mmap') : backing.frames
       if (backing !== undefined) this.frames.get(hpa, pages)
       vma = new Vma({
         ...common,
@@ -410,7 +410,7 @@ export class ProcessMemory implements UserMemory {
     let copied = vma
     if (vma.frame >= 0 && vma.shared) this.frames.get(vma.frame * PAGE_SIZE, vma.pages)
     else if (vma.frame >= 0) {
-      const hpa = this.frames.alloc(vma.pages)
+      const hpa = this.frames.alloc(vma.pages, 1, 'fork')
       const bytes = this.frames.bytes(hpa, vma.pages)
       bytes.set(vma.bytes!)
       const { first, last, prot, owner } = vma

@@ -34,17 +34,13 @@ export class NodeTable {
   open(caller: Process, path: string, flags: number): OpenFile {
     const exact = path.endsWith('/') ? undefined : this.#nodes.get(path)
     if (exact !== undefined) return exact(caller, path, flags)
-    for (
-      let end = path.lastIndexOf('/', path.length - 2);
-      end >= 0;
-      end = path.lastIndexOf('/', end - 1)
-    ) {
-      const below = this.#nodes.get(path.slice(0, end + 1))
-      if (below !== undefined) return below(caller, path, flags)
+    for (let end = path.length - 1; end >= 0; end--) {
+      if (path[end] !== '/') continue
       if (this.#nodes.has(path.slice(0, end))) {
         throw new ErrnoError('ENOTDIR', `open ${path}: ${path.slice(0, end)} is a device`, 'open')
       }
-      if (end === 0) break
+      const below = end < path.length - 1 ? this.#nodes.get(path.slice(0, end + 1)) : undefined
+      if (below !== undefined) return below(caller, path, flags)
     }
     throw new ErrnoError('ENOENT', `open ${path}: no such device`, 'open')
   }
