@@ -37,6 +37,10 @@ export interface VtdConfig {
   readonly firstStage1GPages: boolean
   readonly secondStage: boolean
   readonly secondStageAccessedDirty: boolean
+  /** EAFE of PASID table entries. */
+  readonly extendedAccessed: boolean
+  /** Memory-type fields are accepted; they have no effect here. */
+  readonly memoryTypes: boolean
   readonly nesting: boolean
   /** PASID bits of requests, 0 (no requests with PASID) to 20. */
   readonly pasidBits: number
@@ -51,7 +55,7 @@ export interface VtdConfig {
   /** PFSID of device-TLB invalidations is accepted. */
   readonly deviceTlbThrottle: boolean
   readonly snoopControl: boolean
-  /** PWSNP of PASID table entries; without it flags in paging entries cannot be updated there. */
+  /** PWSNP of PASID table entries. Memory is coherent here: it has no effect. */
   readonly pageWalkSnoop: boolean
   readonly abortDma: boolean
   /** Virtual command registers: only for units that a VMM shows to its guest. */
@@ -80,6 +84,8 @@ export const VTD_DEFAULTS: VtdConfig = {
   firstStage1GPages: true,
   secondStage: true,
   secondStageAccessedDirty: true,
+  extendedAccessed: true,
+  memoryTypes: true,
   nesting: true,
   pasidBits: 20,
   ridPasid: true,
@@ -114,6 +120,8 @@ export function vtdConfig(changes: Partial<VtdConfig> = {}): VtdConfig {
     firstStage1GPages: s && c.firstStage && c.firstStage1GPages,
     secondStage: s && c.secondStage,
     secondStageAccessedDirty: s && c.secondStage && c.secondStageAccessedDirty,
+    extendedAccessed: s && c.firstStage && c.extendedAccessed,
+    memoryTypes: s && c.memoryTypes,
     nesting: s && c.firstStage && c.secondStage && c.nesting,
     pasidBits: pasid,
     ridPasid: s && c.ridPasid,
@@ -169,7 +177,9 @@ export function setCapabilities(regs: LiveRegisters<typeof VTD_REGISTERS>, c: Vt
   ecap.DIT = c.deviceTlbThrottle
   ecap.PASID = c.pasidBits > 0
   ecap.PSS = c.pasidBits > 0 ? c.pasidBits - 1 : 0
+  ecap.EAFS = c.extendedAccessed
   ecap.NWFS = c.noWriteFlag
+  ecap.MTS = c.memoryTypes
   ecap.SRS = c.supervisorRequests
   ecap.ERS = c.executeRequests
   ecap.PRS = c.pageRequests

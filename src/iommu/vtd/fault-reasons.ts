@@ -2,7 +2,8 @@
  * VT-d fault reasons: number, the specification's condition, what it means (VT-d 7.1.3 and 5.1.4.1).
  * What it does to a request is here too: an untranslated or translated request is always refused with
  * UR; a translation request (ATS) is refused with UR or CA, or answered "no permission" and then not
- * recorded. Conditions of features this unit does not have (posted interrupts, HPT) are left out.
+ * recorded. Conditions that cannot arise here are left out: posted interrupts, host
+ * permission tables, walks that do not snoop.
  * Who raises them: entries.ts, translate.ts, remap.ts, page-requests.ts.
  */
 
@@ -100,14 +101,12 @@ export const FAULT_REASONS = {
   fsTopEntryNotReadable:    reason(0x75, 'SFS.6', Q, 'none', 'nested: the second stage does not let the top entry be read'),
   fsEntryNotReadable:       reason(0x76, 'SFS.7', Q, 'none', 'nested: the second stage does not let a first-stage entry be read'),
   fsEntryNotWritable:       reason(0x77, 'SFS.8', Q, 'none', 'nested: the second stage does not let accessed or dirty flags be written'),
-  fsFlagUpdateNeedsSnoop:   reason(0x90, 'SFS.9', Q, 'none', 'accessed or dirty flags would change and walks do not snoop'),
   fsFlagUpdateFailed:       reason(0x91, 'SFS.10', Q, 'none', 'accessed or dirty flags could not be written'),
   // Scalable mode: second stage
   ssEntryUnreadable:        reason(0x78, 'SSS.1', Q, 'CA', 'a second-stage paging entry could not be read'),
   ssEntryNotPresent:        reason(0x79, 'SSS.2', Q, 'none', 'R and W are clear in a second-stage paging entry, or together'),
   ssEntryReserved:          reason(0x7a, 'SSS.3', Q, 'CA', 'a reserved field of a second-stage paging entry is not zero'),
   ssTopEntryUnreadable:     reason(0x7b, 'SSS.4', Q, 'CA', 'the second-stage top entry could not be read'),
-  ssFlagUpdateNeedsSnoop:   reason(0x7c, 'SSS.5', Q, 'CA', 'accessed or dirty flags would change and walks do not snoop'),
   ssFlagUpdateFailed:       reason(0x7d, 'SSS.6', Q, 'CA', 'accessed or dirty flags could not be written'),
   // Scalable mode: general
   notCanonical:             reason(0x80, 'SGN.1', Q, 'none', 'the address of a first-stage request is not canonical'),

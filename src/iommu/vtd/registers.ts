@@ -173,9 +173,9 @@ export const VTD_REGISTERS = {
   PEADDR_REG: r32(0x0e8, '11.4.11.7', eventAddress),
   PEUADDR_REG: r32(0x0ec, '11.4.11.8', eventUpperAddress),
   IVA_REG: r64(IOTLB_OFFSET, '11.4.6.4', {
-    ADDR: u64(63, 12, 'wo', 'page number'),
-    IH: flag(6, 'wo', 'only leaves changed'),
-    AM: bits(5, 0, 'wo', 'low page-number bits to ignore'),
+    ADDR: u64(63, 12, 'rw', 'page number'),
+    IH: flag(6, 'rw', 'only leaves changed'),
+    AM: bits(5, 0, 'rw', 'low page-number bits to ignore'),
   }),
   IOTLB_REG: r64(IOTLB_OFFSET + 8, '11.4.6.3', {
     IVT: flag(63, 'rw', 'begin; cleared when done'),
