@@ -24,6 +24,7 @@ export {
 } from './device-model.js'
 export { dmaCopy } from './devices/dma-copy.js'
 export { nullDevice } from './devices/null.js'
+export { svaEngine } from './devices/sva-engine.js'
 export { ECAM_SIZE, Ecam } from './ecam.js'
 export { type EnumerateOptions, enumerate, type FoundBar, type FoundFunction } from './enumerate.js'
 export { acs } from './extended/acs.js'
