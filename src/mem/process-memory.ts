@@ -121,12 +121,11 @@ export class ProcessMemory implements UserMemory {
     const prot = options.prot ?? PROT_READ | PROT_WRITE
     const common = { first, last: first + pages - 1, prot, owner: options.owner }
     let vma: Vma
-    if (backing === undefined || 'frames' in backing) {
-      const hpa = backing === undefined ? this.frames.alloc(pages, 1, 'mmap') : backing.frames
-      if (backing !== undefined) this.frames.get(hpa, pages)
+    if (backing === undefined) {
+      const hpa = this.frames.alloc(pages, 1, 'mmap')
       vma = new Vma({
         ...common,
-        shared: backing !== undefined || (options.shared ?? false),
+        shared: options.shared ?? false,
         frame: hpa / PAGE_SIZE,
         bytes: this.frames.bytes(hpa, pages),
       })
@@ -362,8 +361,11 @@ export class ProcessMemory implements UserMemory {
   #place(pages: number, at: bigint | undefined): number {
     if (at === undefined) {
       // One page stays unmapped between neighbours, so that running off an end faults.
+      const cursor = this.#cursor
       let first = this.#next - pages
-      while (first > 0 && this.#vmas.overlaps(first, first + pages - 1)) first--
+      while (first > 0 && cursor.seek(first) && cursor.start < first + pages) {
+        first = cursor.start - pages
+      }
       if (!(first > 0)) throw new ErrnoError('ENOMEM', 'mmap: no room in the address space', 'mmap')
       this.#next = first - 1
       return first

@@ -23,14 +23,8 @@ export interface BytesBacking {
   readonly bytes: Uint8Array
 }
 
-/** Frames of host RAM that the provider allocated and keeps its own reference to: shared, pinnable, accounted. */
-export interface FramesBacking {
-  /** Address of the first frame; the frames are contiguous. */
-  readonly frames: number
-}
-
 /** What a mapping shows. */
-export type MmapBacking = DeviceBacking | BytesBacking | FramesBacking
+export type MmapBacking = DeviceBacking | BytesBacking
 
 /** Something a mapping keeps alive, as a vma keeps its file. */
 export interface VmaOwner {

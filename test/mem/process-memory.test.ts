@@ -70,6 +70,13 @@ describe('ProcessMemory', () => {
       expect(copyIn(0x40_0fffn, 2)).toEqual([0, 0])
     })
 
+    it('goes below what was mapped where it would have gone', () => {
+      const top = memory.mmap(PAGE).vaddr
+      const size = 2 ** 41
+      memory.mmap(size, { at: top - BigInt(size), backing: { space, hpa: 0x100_0000 } })
+      expect(memory.mmap(PAGE).vaddr).toBe(top - BigInt(size) - 0x1000n)
+    })
+
     it.each([
       ['EINVAL', 0, undefined],
       ['EINVAL', Number.NaN, undefined],
@@ -258,7 +265,7 @@ describe('ProcessMemory', () => {
     })
   })
 
-  describe('device windows and shared frames', () => {
+  describe('device windows and plain bytes', () => {
     it('leads to the device, page by page', () => {
       const map = memory.mmap(2 * PAGE, { at: 0x40_0000n, backing: { space, hpa: 0x100_0000 } })
       expect(memory.deviceAt(0x40_1004n)).toEqual({ space, hpa: 0x100_1004, length: 0xffc })
@@ -286,17 +293,6 @@ describe('ProcessMemory', () => {
       expect(memory.bytesAt(0x40_0ff0n, 0x20)?.byteOffset).toBe(map.bytes.byteOffset + 0xff0)
       expect(memory.bytesAt(0x40_1ff0n, 0x11)).toBeUndefined()
       expect(memory.bytesAt(0x50_0000n, 1)).toBeUndefined()
-    })
-
-    it('shares frames that somebody else allocated and keeps', () => {
-      const hpa = frames.alloc(2)
-      const map = memory.mmap(2 * PAGE, { backing: { frames: hpa } })
-      map.bytes[0] = 1
-      expect([memory.hpaAt(map.vaddr), frames.bytes(hpa)[0]]).toEqual([hpa, 1])
-      memory.release()
-      expect(frames.used).toBe(2)
-      frames.free(hpa, 2)
-      expect(frames.used).toBe(0)
     })
 
     it('has no physical address for kernel bytes or holes', () => {
