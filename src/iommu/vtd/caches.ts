@@ -54,6 +54,9 @@ export class Caches implements TranslationCaches {
   }
   keep(b: Binding, hi: number, lo: number, bits: number, output: number, rights: number): void {
     const a = (hi >>> 0) * 2 ** 32 + (lo >>> 0)
+    this.rights = rights
+    this.pageBits = bits
+    this.output = output
     const off = a % 2 ** bits
     this.#list = this.#list.filter(
       t => !(t.did === b.did && t.pasid === b.tagPasid && a >= t.page && a < t.page + 2 ** t.bits),

@@ -312,7 +312,7 @@ export class Entries {
     binding.pgtt = (lo >>> 6) & 7
     binding.did = this.#domain(attributes & 0xffff)
     binding.supervisorAllowed = (flags & 1) !== 0
-    binding.executeAllowed = (flags & 2) !== 0
+    binding.executeAllowed = this.#config.executeRequests && (flags & 2) !== 0
     binding.noExecute = (flags & 0x20) !== 0
     binding.secondExecute = (lo & 0x20) !== 0
     binding.modes =

@@ -1,6 +1,6 @@
 /** Trace points of a VT-d unit. Events are built only while somebody listens. */
 import type { PageGroupResponse, PageRequest } from '../../pci/request.js'
-import type { VtdFault } from './faults.js'
+import type { FaultAccess, VtdFault } from './faults.js'
 import type { InvalidationEvent } from './invalidate.js'
 import type { PageRequestOutcome } from './page-requests.js'
 
@@ -21,7 +21,7 @@ export interface TranslationEvent {
   /** `NO_PASID` for a request without one. */
   readonly pasid: number
   readonly address: bigint
-  readonly access: 'read' | 'write' | 'execute'
+  readonly access: FaultAccess
   /** Address Type of the request. */
   readonly at: number
   /** Domain id; -1 while translation is off. */

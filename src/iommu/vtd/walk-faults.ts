@@ -7,6 +7,7 @@ import { DURING, FAILURE, type Walk } from '../../paging/walk.js'
 import type { Binding } from './entries.js'
 import type { FaultName } from './fault-reasons.js'
 import type { FaultEntry } from './faults.js'
+import { bindingEntry } from './requests.js'
 import { PGTT } from './tables.js'
 
 /** The fault reason of a failed walk; `write` is the access that was asked for. */
@@ -99,14 +100,7 @@ function secondStageTableFault(w: Walk): FaultName {
 
 /** The entries a failed walk stopped at, the first stage's before the second's. */
 export function walkEntries(w: Walk, b: Binding): FaultEntry[] {
-  const entries: FaultEntry[] = [
-    {
-      kind: b.legacy ? 'context' : 'pasid-table',
-      at: b.entryAt,
-      value: join(b.entryHi, b.entryLo),
-      level: 0,
-    },
-  ]
+  const entries = [...bindingEntry(b)]
   if (w.depth >= 0)
     entries.push({
       kind: w.stage === 1 ? 'first-stage' : 'second-stage',

@@ -3,14 +3,40 @@
  * combination of levels is its own walker, so that a walk has nothing to decide.
  */
 
+import { join } from '../../base/addr.js'
 import type { PageTableFormat } from '../../paging/format.js'
 import { vtdFirstStage, vtdSecondStage } from '../../paging/formats-vtd.js'
 import { createNestedWalker, type NestedWalker } from '../../paging/nested.js'
-import type { EntrySource, Walk } from '../../paging/walk.js'
+import {
+  ACCESS_EXECUTE,
+  ACCESS_PROBE,
+  ACCESS_READ,
+  ACCESS_USER,
+  ACCESS_WRITE,
+  type EntrySource,
+  Walk,
+} from '../../paging/walk.js'
 import { createWalker, type Walker } from '../../paging/walker.js'
+import { NO_PASID } from '../../pci/request.js'
 import type { VtdConfig } from './config.js'
 import type { Binding } from './entries.js'
 import { PGTT } from './tables.js'
+import type { TranslatedStage } from './trace.js'
+
+/** PERM_* of a user are those of a supervisor, this far up. */
+export const USER_SHIFT = 3
+
+/** ACCESS_* of a request's walk. Without NXE there is nothing that forbids execution in a first stage. */
+export function walkAccess(
+  b: Binding,
+  write: boolean,
+  execute: boolean,
+  privileged: boolean,
+): number {
+  const what = write ? ACCESS_WRITE : ACCESS_READ
+  const fetch = execute && (b.noExecute || b.tagPasid === NO_PASID) ? ACCESS_EXECUTE : 0
+  return what | fetch | (privileged ? 0 : ACCESS_USER) | b.modes
+}
 
 /** Makes and keeps walkers. */
 export class Walkers {
@@ -32,6 +58,40 @@ export class Walkers {
     }
     const walker = (b.walker ??= this.#walker(b))
     return walker(b.pgtt === PGTT.FIRST_STAGE ? b.firstRoot : b.secondRoot, hi, lo, access, w)
+  }
+
+  /**
+   * The same translation stage by stage, without leaving a trace in the tables: what a trace listener
+   * is shown. Empty when the tables changed under it.
+   */
+  stages(b: Binding, hi: number, lo: number, access: number): TranslatedStage[] {
+    const quiet = access | ACCESS_PROBE
+    const w = new Walk()
+    const input = join(hi, lo)
+    const stage = (name: TranslatedStage['stage'], from: bigint): TranslatedStage => ({
+      stage: name,
+      input: from,
+      output: BigInt(w.output),
+      pageBits: w.pageBits,
+      level: (w.pageBits - 12) / 9 + 1,
+    })
+    if (b.pgtt !== PGTT.NESTED) {
+      if (!this.walk(b, hi, lo, quiet, w)) return []
+      return [stage(b.pgtt === PGTT.FIRST_STAGE ? 'first' : 'second', input)]
+    }
+    const second = createWalker(this.#second(b), this.#memory)
+    const through: EntrySource = {
+      readEntry: (at, into) =>
+        second(b.secondRoot, at / 2 ** 32, at, ACCESS_READ | ACCESS_PROBE, w) &&
+        this.#memory.readEntry(w.output, into),
+      orEntry: () => true,
+    }
+    const first = createWalker(this.#first(b), through)
+    if (!first(b.firstRoot, hi, lo, quiet, w)) return []
+    const stages = [stage('first', input)]
+    const between = w.output
+    if (!second(b.secondRoot, between / 2 ** 32, between, quiet & ~ACCESS_USER, w)) return []
+    return [...stages, stage('second', BigInt(between))]
   }
 
   #walker(b: Binding): Walker {
