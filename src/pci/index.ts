@@ -7,7 +7,15 @@ export { express } from './capabilities/express.js'
 export { msix } from './capabilities/msix.js'
 export { powerManagement } from './capabilities/power-management.js'
 export type { Capability, CapabilityFactory, PlacedCapability } from './capability.js'
+export { type ConfigFacts, type ConfigImage, decodeConfig } from './config-image.js'
 export { ConfigSpace } from './config-space.js'
+export {
+  configImages,
+  type DumpLength,
+  describeText,
+  dumpText,
+  listText,
+} from './config-text.js'
 export {
   type DefinedDevice,
   type DeviceBehaviour,
