@@ -90,7 +90,7 @@ export class VfioPciDevice {
     this.irqs = new DeviceIrqs(fn, {
       config: core.config,
       memory,
-      interrupts: env.interrupts,
+      allocateVector: handler => vectorFor(env, this.bdf, handler),
       dynamicMsix: rules.dynamicMsix,
       faults,
     })
@@ -262,6 +262,14 @@ export class VfioPciDevice {
     const { config } = this.#env.core
     config.write(this.bdf, at, 2, config.read(this.bdf, at, 2) | bits)
   }
+}
+
+// The IOMMU's driver knows how messages of a function must look; without one they go to the host as they are.
+function vectorFor({ core, interrupts }: DeviceEnvironment, bdf: number, handler: () => void) {
+  const driver = core.deviceDriver(bdf)
+  if (driver !== undefined) return driver.allocateVector(bdf, handler)
+  const { address, data, vector } = interrupts.allocate(handler)
+  return { address, data, free: () => interrupts.free(vector) }
 }
 
 /** One open file of a device. */

@@ -1,12 +1,12 @@
-// Interrupts of a vfio-pci device by eventfd: MSI-X through the function's real table and host vectors, error and
+// Interrupts of a vfio-pci device by eventfd: MSI-X through the function's real table and vectors of its IOMMU's driver, error and
 // request interrupts, and the fault interrupt of an extension. INTx and MSI have no vectors, because no model
 // has a pin or that capability. uapi linux/vfio.h, vfio_irq_set; order of refusals: drivers/vfio of 5.9.
 import { hex } from '../base/addr.js'
 import { ErrnoError } from '../base/errno.js'
+import type { DeviceVector } from '../iommu/domain.js'
 import type { PciConfig } from '../iommu/pci-config.js'
 import type { AddressSpace } from '../mem/address-space.js'
 import type { PciFunction } from '../pci/function.js'
-import type { HostInterrupts, HostVector } from '../pci/host-interrupts.js'
 import { CAPABILITY, PCI_COMMAND, PCI_COMMAND_MEMORY } from '../pci/ids.js'
 import { EventFd } from '../sys/eventfd.js'
 import type { Process } from '../sys/process.js'
@@ -40,14 +40,15 @@ const invalid = (what: string) => new ErrnoError('EINVAL', `${CALL}: ${what}`)
 export interface IrqEnvironment {
   readonly config: PciConfig
   readonly memory: AddressSpace
-  readonly interrupts: HostInterrupts
+  /** A vector of this function that calls `handler`. */
+  allocateVector(handler: () => void): DeviceVector
   readonly dynamicMsix: boolean
   /** Whether the fault interrupt exists, as the first index after the stock ones. */
   readonly faults: boolean
 }
 
 interface Vector {
-  readonly host: HostVector
+  readonly host: DeviceVector
   eventfd: EventFd | undefined
 }
 
@@ -204,12 +205,12 @@ export class DeviceIrqs {
     const before = this.#vectors.length
     try {
       while (this.#vectors.length < count) {
-        const vector: { host?: HostVector; eventfd: EventFd | undefined } = { eventfd: undefined }
-        vector.host = this.#env.interrupts.allocate(() => vector.eventfd?.signal())
+        const vector: { host?: DeviceVector; eventfd: EventFd | undefined } = { eventfd: undefined }
+        vector.host = this.#env.allocateVector(() => vector.eventfd?.signal())
         this.#vectors.push(vector as Vector)
       }
     } catch (error) {
-      for (const { host } of this.#vectors.splice(before)) this.#env.interrupts.free(host.vector)
+      for (const { host } of this.#vectors.splice(before)) host.free()
       throw error
     }
     for (let v = before; v < count; v++) this.#program(v)
@@ -222,7 +223,7 @@ export class DeviceIrqs {
     this.#vectors = []
     vectors.forEach(({ host }, v) => {
       this.#write(v, 0, 0, MASKED)
-      this.#env.interrupts.free(host.vector)
+      host.free()
     })
   }
 
