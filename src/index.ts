@@ -1,1 +1,20 @@
-export {}
+// What `vfio-emu` exports: build a machine, hold its system calls, watch it.
+
+export * from './base/addr.js'
+export { VirtualClock } from './base/clock.js'
+export { Errno, ErrnoError, type ErrnoName } from './base/errno.js'
+export { explain } from './base/explain.js'
+export { TraceBus, type TraceEvents, type TraceName } from './base/trace.js'
+export { le16, le32, le64 } from './bytes.js'
+export {
+  createMachine,
+  type DevicePlace,
+  type Holdings,
+  type Machine,
+  type MachineDescription,
+} from './machine.js'
+export { dmaCopy } from './pci/devices/dma-copy.js'
+export { svaEngine } from './pci/devices/sva-engine.js'
+export { Sys, s32 } from './sys/sys.js'
+export { VERSION } from './version.js'
+export { type GuestEnd, Vmm, type VmmOptions } from './vmm/vmm.js'

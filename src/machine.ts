@@ -4,7 +4,7 @@
 import { formatBdf, parseBdf } from './base/addr.js'
 import { VirtualClock } from './base/clock.js'
 import { TraceBus } from './base/trace.js'
-import { type PasidSource, registerKvm } from './cpu/kvm/index.js'
+import { type PasidSource, registerKvm } from './cpu/index.js'
 import { IommuCore } from './iommu/core.js'
 import { INVALID_IOASID, IoasidAllocator } from './iommu/ioasid.js'
 import { IOASID_EVENT } from './iommu/ioasid-notify.js'
@@ -23,7 +23,13 @@ import { HostInterrupts } from './pci/host-interrupts.js'
 import { Kernel } from './sys/kernel.js'
 import type { ProcessOptions } from './sys/process.js'
 import { Sys } from './sys/sys.js'
-import { registerVfio, type Vfio, type VfioParameters, type VfioProfile } from './vfio/index.js'
+import {
+  registerVfio,
+  type Vfio,
+  type VfioHoldings,
+  type VfioParameters,
+  type VfioProfile,
+} from './vfio/index.js'
 
 /** A device and where it sits. */
 export interface DevicePlace {
@@ -50,16 +56,12 @@ export interface MachineDescription {
   readonly pasidCapacity?: number
 }
 
-/** What is held in a machine; all zero after everybody closed what they opened. */
-export interface Holdings {
+/** What users hold in a machine; all zero after everybody closed what they opened. */
+export interface Holdings extends VfioHoldings {
   /** PASIDs allocated or waiting to be reclaimed. */
   readonly pasids: number
   /** Pages pinned for devices. */
   readonly pins: number
-  /** DMA mappings of containers. */
-  readonly mappings: number
-  /** Page-table bindings. */
-  readonly bindings: number
 }
 
 const REGISTERS = 0xfed9_0000
@@ -168,7 +170,7 @@ export function createMachine(description: MachineDescription = {}): Machine {
     step: () => clock.step(),
     function: at => find(fabric, at),
     groupOf: at => `/dev/vfio/${iommu.groups.of(find(fabric, at).bdf)!.id}`,
-    holdings: () => ({}) as Holdings,
+    holdings: () => ({ ...vfio.holdings(), pasids: ioasid.held, pins: frames.pins }),
   }
 }
 

@@ -3,7 +3,7 @@
 import { Command, CommanderError } from 'commander'
 import { VERSION } from '../version.js'
 import { abiCommand } from './abi.js'
-import { lspciCommand } from './lspci.js'
+import { lspciCommand, normaliseDumpFlags } from './lspci.js'
 import { UsageError } from './output.js'
 import { runCommand } from './run.js'
 
@@ -24,7 +24,7 @@ export async function main(args: readonly string[]): Promise<number> {
       }).exitOverride(),
     )
   try {
-    await program.parseAsync(args, { from: 'user' })
+    await program.parseAsync(normaliseDumpFlags(args), { from: 'user' })
     return status
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2

@@ -22,6 +22,5 @@ system_call:
 enqueue:
         xor     %eax, %eax
         enqcmd  (%rsi), %rdi
-        setnz   %al
-        xor     $1, %al
+        setnz   %al             # ZF: the device wants it again later
         ret
