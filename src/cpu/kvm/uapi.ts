@@ -293,6 +293,15 @@ export const
   KVM_MP_STATE_SIPI_RECEIVED = 4
 export const kvm_mp_state = struct('struct kvm_mp_state', { mp_state: 'u32' })
 
+export const KVM_GUESTDBG_ENABLE = 1
+export const KVM_GUESTDBG_SINGLESTEP = 2
+export const KVM_GUESTDBG_USE_SW_BP = 0x1_0000
+export const kvm_guest_debug = struct('struct kvm_guest_debug', {
+  control: 'u32',
+  pad: 'u32',
+  arch: struct('struct kvm_guest_debug_arch', { debugreg: ['u64', 8] }),
+})
+
 // ---- interrupt routing ----
 export const kvm_irq_routing_irqchip = struct('struct kvm_irq_routing_irqchip', {
   irqchip: 'u32',
@@ -340,6 +349,15 @@ export const kvm_msi = struct('struct kvm_msi', {
   pad: ['u8', 12],
 })
 
+export const kvm_enable_cap = struct('struct kvm_enable_cap', {
+  cap: 'u32',
+  flags: 'u32',
+  args: ['u64', 4],
+  pad: ['u8', 64],
+})
+/** Hypercall by which a guest asks to share or unshare pages; exits when KVM_CAP_EXIT_HYPERCALL has its bit. */
+export const KVM_HC_MAP_GPA_RANGE = 12
+
 // ---- extensions: CHECK_EXTENSION takes one by value ----
 // biome-ignore format: table
 export const
@@ -368,9 +386,11 @@ export const
   KVM_CAP_MAX_VCPUS                   = 66,
   KVM_CAP_SIGNAL_MSI                  = 77,
   KVM_CAP_READONLY_MEM                = 81,
+  KVM_CAP_ENABLE_CAP_VM               = 98,
   KVM_CAP_CHECK_EXTENSION_VM          = 105,
   KVM_CAP_MAX_VCPU_ID                 = 128,
-  KVM_CAP_IMMEDIATE_EXIT              = 136
+  KVM_CAP_IMMEDIATE_EXIT              = 136,
+  KVM_CAP_EXIT_HYPERCALL              = 201
 
 // ---- ioctl numbers ----
 // /dev/kvm
@@ -390,6 +410,7 @@ export const KVM_CREATE_IRQCHIP = _IO(KVMIO, 0x60)
 export const KVM_SET_GSI_ROUTING = _IOW(KVMIO, 0x6a, kvm_irq_routing.size)
 export const KVM_IRQFD = _IOW(KVMIO, 0x76, kvm_irqfd.size)
 export const KVM_SIGNAL_MSI = _IOW(KVMIO, 0xa5, kvm_msi.size)
+export const KVM_ENABLE_CAP = _IOW(KVMIO, 0xa3, kvm_enable_cap.size)
 // a vCPU
 export const KVM_RUN = _IO(KVMIO, 0x80)
 export const KVM_GET_REGS = _IOR(KVMIO, 0x81, kvm_regs.size)
@@ -409,6 +430,7 @@ export const KVM_GET_CPUID2 = _IOWR(KVMIO, 0x91, kvm_cpuid2.size)
 export const KVM_GET_MP_STATE = _IOR(KVMIO, 0x98, kvm_mp_state.size)
 export const KVM_SET_MP_STATE = _IOW(KVMIO, 0x99, kvm_mp_state.size)
 export const KVM_NMI = _IO(KVMIO, 0x9a)
+export const KVM_SET_GUEST_DEBUG = _IOW(KVMIO, 0x9b, kvm_guest_debug.size)
 export const KVM_GET_VCPU_EVENTS = _IOR(KVMIO, 0x9f, kvm_vcpu_events.size)
 export const KVM_SET_VCPU_EVENTS = _IOW(KVMIO, 0xa0, kvm_vcpu_events.size)
 export const KVM_GET_DEBUGREGS = _IOR(KVMIO, 0xa1, kvm_debugregs.size)

@@ -32,8 +32,7 @@ export interface ApicSurroundings {
   readonly clock: VirtualClock
   /** Current instant in ns, at least as late as the clock's. */
   now(): number
-  /** An interrupt was requested, or an NMI arrived. */
-  wake(): void
+  /** An NMI arrived. */
   nmi(): void
   /** TPR changed by its register; CR8 follows. */
   taskPriority(tpr: number): void
@@ -70,7 +69,7 @@ export class LocalApic {
   constructor(id: number, around: ApicSurroundings) {
     this.#around = around
     this.#bsp = id === 0 ? BASE_BSP : 0
-    this.#base = BASE_RESET | this.#bsp
+    this.#base = BASE_RESET + this.#bsp
     const masked = () => this.#maskWhileDisabled()
     this.#file = new RegisterFile(LAPIC, {
       onRead: {
@@ -181,7 +180,6 @@ export class LocalApic {
         this.#set(IRR, vector)
         if (level) this.#set(TMR, vector)
         else this.#clear(TMR, vector)
-        this.#around.wake()
         return true
       case DELIVERY.NMI:
         this.#around.nmi()
@@ -215,11 +213,11 @@ export class LocalApic {
     this.#file.restore(saved)
     this.#file.regs.VERSION.$value = 0x5_0014n
     this.#around.taskPriority(this.taskPriority)
-    const left = this.#file.regs.TMCCT.COUNT
-    const initial = this.#file.regs.TMICT.COUNT
-    this.#start()
-    if (initial > 0 && left <= initial) this.#arm(initial - left)
-    this.#around.wake()
+    const { LVT_TIMER, TMICT, TMCCT } = this.#file.regs
+    const left = TMCCT.COUNT
+    this.#timer.cancel()
+    this.#running = TMICT.COUNT > 0 && (left > 0 || LVT_TIMER.PERIODIC)
+    if (this.#running) this.#arm(Math.max(0, TMICT.COUNT - left))
   }
 
   /** Stops the timer for good. */
@@ -249,7 +247,6 @@ export class LocalApic {
     const vector = this.#highest(ISR)
     if (vector < 0) return
     this.#clear(ISR, vector)
-    this.#around.wake()
   }
 
   // While software has the APIC disabled every LVT mask bit is set (SDM vol. 3, 11.4.7.2).

@@ -23,20 +23,9 @@ export const CR4_DEFINED =
   CR4.SMAP
 /** CR0 bits that exist; writes to the others are ignored. */
 const CR0_DEFINED =
-  CR0.PE |
-  CR0.MP |
-  CR0.EM |
-  CR0.TS |
-  CR0.ET |
-  CR0.NE |
-  CR0.WP |
-  CR0.AM |
-  CR0.NW |
-  CR0.CD |
-  CR0.PG
+  CR0.PE | CR0.MP | CR0.EM | CR0.TS | CR0.ET | CR0.NE | CR0.WP | CR0.AM | CR0.NW | CR0.CD | CR0.PG
 /** Bits of CR4 that decide what translations mean, or whose change drops them (4.10.4.1). */
-const CR4_PAGING =
-  CR4.PSE | CR4.PAE | CR4.PGE | CR4.LA57 | CR4.PCIDE | CR4.SMEP | CR4.SMAP
+const CR4_PAGING = CR4.PSE | CR4.PAE | CR4.PGE | CR4.LA57 | CR4.PCIDE | CR4.SMEP | CR4.SMAP
 const CR3_KEEP = 1n << 63n
 /** Bits above the physical address width, bit 63 aside. */
 const CR3_RESERVED = 0x7ff0_0000_0000_0000n

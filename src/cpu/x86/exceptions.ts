@@ -241,12 +241,7 @@ export class EventDelivery {
   }
 
   #read(linear: bigint, into: Uint8Array): boolean {
-    this.#memory.read(
-      high(linear),
-      low(linear),
-      into,
-      ACCESS.READ | ACCESS.SYSTEM,
-    )
+    this.#memory.read(high(linear), low(linear), into, ACCESS.READ | ACCESS.SYSTEM)
     return this.#state.abort === ABORT.NONE
   }
 

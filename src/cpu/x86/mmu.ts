@@ -44,8 +44,10 @@ export interface MemorySurroundings {
   apicWrite(offset: number, size: number, value: bigint): void
   /** Whether writes to this RAM leave the core instead. */
   readOnly(ram: RamRegion): boolean
-  /** An access is about to leave the core: there is nothing at this address. */
-  missing(address: number, write: boolean): void
+  /** Nothing is at this address: whether its owner could put memory there just now. */
+  populate(address: number): boolean
+  /** An access is about to leave the core; true when that is its owner's fault and nobody may answer it. */
+  leaving(address: number, write: boolean): boolean
 }
 
 /** Needed `ALLOW` bits by READ, WRITE and FETCH (bits 2:0), user (3), SMAP in force (4). */
@@ -82,7 +84,6 @@ export class Mmu implements MemoryPort {
   /** Canonical addresses have equal bits from here on in their high half. */
   #signShift = 15
   #apicPage = -1
-  /** Result of the last `#find`: slot of the TLB. */
   readonly #eight = new Uint8Array(8)
   readonly #eightView = new DataView(this.#eight.buffer)
   readonly #sized = [1, 2, 4, 8].map(n => this.#eight.subarray(0, n))
@@ -298,6 +299,10 @@ export class Mmu implements MemoryPort {
 
   // ---- inside ----
 
+  #home(address: number): boolean {
+    return this.#memory.ramAt(address) !== undefined || this.#memory.mmioAt(address) !== undefined
+  }
+
   #setRoot(): void {
     this.#root = Number(this.#state.cr3 & CR3_ROOT)
   }
@@ -333,7 +338,11 @@ export class Mmu implements MemoryPort {
       (user ? ACCESS_USER : 0) |
       (this.#smap ? ACCESS_SMAP : 0) |
       (!system && (s.flags & FLAG.AC) !== 0 ? ACCESS_AC : 0)
-    if (!this.#walker(this.#root, hi, lo, asked, w)) {
+    let found = this.#walker(this.#root, hi, lo, asked, w)
+    // Each level's table may appear in turn.
+    while (!found && w.failure === FAILURE.unreadable && this.#around.populate(w.entryAt))
+      found = this.#walker(this.#root, hi, lo, asked, w)
+    if (!found) {
       s.pageFault(join(hi, lo), this.#errorCode(access, user))
       return -1
     }
@@ -344,8 +353,10 @@ export class Mmu implements MemoryPort {
     const w = this.#walk
     const { permissions, dirty } = w
     const page = w.output - (w.output % 4096)
+    const apic = page === this.#apicPage
+    if (!apic && !this.#home(page)) this.#around.populate(page)
     const i = this.tlb.take(hi, lo, w.pageBits, (permissions & PERM_GLOBAL) !== 0 && this.#pge)
-    const ram = page === this.#apicPage ? undefined : this.#memory.ramAt(page)
+    const ram = apic ? undefined : this.#memory.ramAt(page)
     const writes = dirty && (ram === undefined || !this.#around.readOnly(ram))
     this.tlb.allow[i] = this.#allowed(permissions, writes)
     this.tlb.page[i] = page
@@ -411,12 +422,8 @@ export class Mmu implements MemoryPort {
       for (let i = 0; i < length; i++) {
         into[start + i] = i < 8 ? halves[i >> 2]! >>> (8 * (i & 3)) : 0
       }
-    } else if (
-      this.#memory.ramAt(address) !== undefined ||
-      this.#memory.mmioAt(address) !== undefined
-    ) {
-      this.#memory.read(address, into, start, length)
-    } else this.#leave(address, into, start, length, false)
+    } else if (this.#home(address)) this.#memory.read(address, into, start, length)
+    else this.#leave(address, into, start, length, false)
   }
 
   #writePhysical(address: number, from: Uint8Array, start: number, length: number): void {
@@ -438,6 +445,8 @@ export class Mmu implements MemoryPort {
   // Leaves the core, at most eight bytes at a time; the instruction runs again with the answers.
   #leave(address: number, bytes: Uint8Array, start: number, length: number, write: boolean): void {
     const s = this.#state
+    // Nobody answers this one; answers so far go with the instruction.
+    if (this.#around.leaving(address, write)) s.accesses.forget()
     for (let done = 0; done < length; ) {
       const at = address + done
       const size = Math.min(length - done, 8)
@@ -445,7 +454,6 @@ export class Mmu implements MemoryPort {
       if (write) piece.set(bytes.subarray(start + done, start + done + size))
       const answer = s.accesses.ask({ kind: 'mmio', write, address: at, bytes: piece })
       if (answer === undefined) {
-        this.#around.missing(at, write)
         s.abort = ABORT.EXIT
         return
       }
