@@ -297,7 +297,6 @@ export function decode(bytes: Uint8Array): Decoded {
     operands,
     lock: p.lock,
     repeat: p.repeat,
-    hasOperandPrefix: p.operand,
-    hasRex: p.rex !== 0,
+    segment: p.segment,
   }
 }

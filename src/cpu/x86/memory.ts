@@ -208,19 +208,8 @@ const stringWidth = (b: Emitter): Width => ((b.insn.encoding.opcode & 1) === 0 ?
 function pointer(b: Emitter, register: number): Slot {
   const a = b.insn.addressSize === 8 ? register : b.value('i64.extendu', { a: register })
   if (register !== SLOT.RSI) return a
-  const segment = stringSegment(b)
+  const { segment } = b.insn
   return segment < 0 ? a : b.value('i64.add', { a, b: SLOT.ES_BASE + segment })
-}
-
-/** FS or GS when the last segment prefix says so. */
-function stringSegment(b: Emitter): number {
-  let segment = -1
-  for (const byte of b.insn.bytes.subarray(0, -1)) {
-    if (byte === 0x64) segment = 4
-    else if (byte === 0x65) segment = 5
-    else if (byte === 0x26 || byte === 0x2e || byte === 0x36 || byte === 0x3e) segment = -1
-  }
-  return segment
 }
 
 /** Moves rSI or rDI by the width, downwards when DF is set. */

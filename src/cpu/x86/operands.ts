@@ -136,9 +136,8 @@ export interface Instruction {
   readonly lock: boolean
   /** 'f3', 'f2' or none: the last one present. */
   readonly repeat: '' | 'f3' | 'f2'
-  /** 66, or the segment prefixes, as the disassembler prints them. */
-  readonly hasOperandPrefix: boolean
-  readonly hasRex: boolean
+  /** Segment override: 4 FS, 5 GS, else -1. */
+  readonly segment: number
 }
 
 /** Width of an operand that arithmetic handles. */

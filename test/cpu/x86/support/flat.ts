@@ -1,6 +1,5 @@
 // A memory port without paging: linear addresses are offsets into a few windows. Everything outside faults.
 
-import { AddressSpace } from '../../../../src/mem/address-space.js'
 import { X86Core } from '../../../../src/cpu/x86/core.js'
 import { ACCESS, type MemoryPort, type SystemPort } from '../../../../src/cpu/x86/ports.js'
 import {
@@ -15,6 +14,7 @@ import {
   X86State,
 } from '../../../../src/cpu/x86/registers.js'
 import { setFlatCode, setFlatStack } from '../../../../src/cpu/x86/segments.js'
+import { AddressSpace } from '../../../../src/mem/address-space.js'
 
 /** Linear equals physical; RAM is what the space has; `readOnly` pages refuse writes. */
 export class FlatMemory implements MemoryPort {
