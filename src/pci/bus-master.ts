@@ -9,7 +9,7 @@ import type { TraceEvents, TracePoint } from '../base/trace.js'
 import type { RamRegion } from '../mem/ram.js'
 import type { AtsCapability } from './extended/ats.js'
 import type { PasidCapability } from './extended/pasid.js'
-import type { PciNode } from './node.js'
+import type { Fabric, PciNode } from './node.js'
 import {
   AT,
   COMPLETION,
@@ -83,6 +83,7 @@ export class BusMaster {
   /** Bytes transferred before it. */
   failedDone = 0
   readonly #node: PciNode
+  readonly #fabric: Fabric
   readonly #ats: AtsCapability | undefined
   readonly #pasid: PasidCapability | undefined
   readonly #request = new MemoryRequest()
@@ -90,6 +91,10 @@ export class BusMaster {
   readonly #trace: TracePoint<TraceEvents['dma']>
   readonly #message = new Uint8Array(4)
   readonly #messageView = new DataView(this.#message.buffer)
+  /** The fabric's epoch at which the tag in `#request` was admitted. */
+  #admittedAt = -1
+  /** The function's translation cache is in use; as of that epoch. */
+  #cached = false
   /** Views of whole RAM pages, by page number, so that a 4 KiB read needs no new view. */
   readonly #views: Uint8Array[] = new Array(PAGE_VIEWS).fill(NO_BYTES)
   readonly #viewRegion: (RamRegion | undefined)[] = new Array(PAGE_VIEWS).fill(undefined)
@@ -97,6 +102,7 @@ export class BusMaster {
 
   constructor(node: PciNode, ats?: AtsCapability, pasid?: PasidCapability) {
     this.#node = node
+    this.#fabric = node.fabric
     this.#ats = ats
     this.#pasid = pasid
     this.#trace = node.fabric.trace.point('dma')
@@ -104,12 +110,20 @@ export class BusMaster {
 
   /** Reads `bytes.length` bytes at the address into `bytes`. */
   read(hi: number, lo: number, bytes: Uint8Array, tag: DmaTag = NO_TAG): boolean {
-    return this.#admit(hi, lo, tag) && this.#transfer(false, hi, lo, bytes)
+    if (!this.#admitted(tag) && !this.#admit(hi, lo, tag)) return false
+    const room = 4096 - (lo & 4095)
+    return bytes.length <= room && this.#direct(hi, lo)
+      ? this.#one(false, hi, lo, bytes)
+      : this.#transfer(false, hi, lo, bytes)
   }
 
   /** Writes `bytes` at the address. Pages before a refused one are written. */
   write(hi: number, lo: number, bytes: Uint8Array, tag: DmaTag = NO_TAG): boolean {
-    return this.#admit(hi, lo, tag) && this.#transfer(true, hi, lo, bytes)
+    if (!this.#admitted(tag) && !this.#admit(hi, lo, tag)) return false
+    const room = 4096 - (lo & 4095)
+    return bytes.length <= room && this.#direct(hi, lo)
+      ? this.#one(true, hi, lo, bytes)
+      : this.#transfer(true, hi, lo, bytes)
   }
 
   /** Sends an interrupt message: an untranslated dword write without a PASID. */
@@ -124,7 +138,7 @@ export class BusMaster {
    */
   translate(hi: number, lo: number, write: boolean, tag: DmaTag = NO_TAG): boolean {
     if (!this.#admit(hi, lo, tag)) return false
-    const { translator } = this.#node.fabric
+    const { translator } = this.#fabric
     const r = this.#request
     r.write = write
     r.hi = hi
@@ -132,6 +146,17 @@ export class BusMaster {
     r.length = 1
     if (!this.#ats?.enabled || !translator) return this.#fail('refused', COMPLETION.UR, 0)
     return this.#ask(translator) >= 0
+  }
+
+  /** Whether the last admission holds: same tag, and no configuration register changed since. */
+  #admitted(tag: DmaTag): boolean {
+    const r = this.#request
+    return (
+      this.#admittedAt === this.#fabric.epoch &&
+      (tag.pasid === undefined ? r.pasid < 0 : tag.pasid === r.pasid) &&
+      (tag.execute === true) === r.execute &&
+      (tag.privileged === true) === r.privileged
+    )
   }
 
   /** Checks everything that does not depend on the piece, and fills the request's tag. */
@@ -144,6 +169,7 @@ export class BusMaster {
     r.pasid = NO_PASID
     r.execute = false
     r.privileged = false
+    this.#admittedAt = -1
     if (!node.masterEnabled) return this.#fail('bus-master-disabled', COMPLETION.UR, 0)
     if (tag.pasid !== undefined) {
       const capability = this.#pasid
@@ -156,16 +182,52 @@ export class BusMaster {
         return this.#fail('pasid-disabled', COMPLETION.UR, 0)
     } else if (tag.execute || tag.privileged) return this.#fail('pasid-disabled', COMPLETION.UR, 0) // both bits live in the prefix
     const bridge = node.bus.bridge
-    const translated = this.#ats?.enabled === true && (r.pasid >= 0 || !isMessage(hi, lo))
+    this.#cached = this.#ats?.enabled === true
+    const message = r.pasid < 0 && isMessage(hi, lo)
+    const translated = this.#cached && !message
     if (bridge && !bridge.forwards(r.pasid >= 0, translated))
       return this.#fail(bridge.masterEnabled ? 'blocked' : 'bus-master-disabled', COMPLETION.UR, 0)
+    if (!message) this.#admittedAt = this.#fabric.epoch
     return true
   }
 
+  /** Whether a request goes to the translator as it is: no cache of ours, no message, nobody listening. */
+  #direct(hi: number, lo: number): boolean {
+    return (
+      !this.#cached &&
+      !this.#trace.on &&
+      this.#fabric.translator !== undefined &&
+      (this.#request.pasid >= 0 || !isMessage(hi, lo))
+    )
+  }
+
+  /** The common case, cut short: a transfer inside one page, translated above. As `#transfer` does it. */
+  #one(write: boolean, hi: number, lo: number, bytes: Uint8Array): boolean {
+    const length = bytes.length
+    const r = this.#request
+    const answer = this.#answer
+    const { memory, translator } = this.#fabric
+    r.at = AT.UNTRANSLATED
+    r.write = write
+    r.hi = hi
+    r.lo = lo
+    r.length = length
+    if (length === 0) return true
+    translator!.translate(r, answer)
+    if (answer.status !== COMPLETION.SC) return this.#denied(answer.status, 0)
+    const output = answer.output
+    const region = memory.ramAt(output)
+    if (region !== undefined && output + length <= region.base + region.size) {
+      this.#copy(write, region, output + length, bytes, 0, length)
+      return true
+    }
+    const homed = write ? memory.write(output, bytes) : memory.read(output, bytes)
+    return homed || this.#fail('unclaimed', COMPLETION.UR, 0)
+  }
+
   #transfer(write: boolean, startHi: number, startLo: number, bytes: Uint8Array): boolean {
-    const fabric = this.#node.fabric
-    const { memory, translator } = fabric
-    const cached = this.#ats?.enabled === true && translator !== undefined
+    const { memory, translator } = this.#fabric
+    const cached = this.#cached && translator !== undefined
     const r = this.#request
     const answer = this.#answer
     const length = bytes.length
@@ -203,8 +265,7 @@ export class BusMaster {
         }
         if (answer.status !== COMPLETION.SC) {
           if (run) this.#copy(write, run, runEnd, bytes, runFrom, done)
-          const aborted = answer.status === COMPLETION.CA
-          return this.#fail(aborted ? 'aborted' : 'refused', answer.status, done)
+          return this.#denied(answer.status, done)
         }
         output = answer.output
         if (!cached && answer.pageBits > 12) {
@@ -254,7 +315,7 @@ export class BusMaster {
     if (!write || bytes.length !== 4 || lo & 3) return this.#fail('refused', COMPLETION.UR, done)
     const data = bytes[0]! | (bytes[1]! << 8) | (bytes[2]! << 16) | (bytes[3]! << 24)
     if (this.#trace.on) this.#traced(joinNumber(hi, lo), undefined)
-    this.#node.fabric.messages.message(this.#request.requester, lo >>> 0, data >>> 0)
+    this.#fabric.messages.message(this.#request.requester, lo >>> 0, data >>> 0)
     return true
   }
 
@@ -272,6 +333,10 @@ export class BusMaster {
     const first = lo >>> 0
     const crosses = hi === 0 && first < MESSAGE_BASE && first + wide > MESSAGE_BASE
     return crosses && !prefixed ? piece : wide
+  }
+
+  #denied(status: CompletionStatus, done: number): false {
+    return this.#fail(status === COMPLETION.CA ? 'aborted' : 'refused', status, done)
   }
 
   #fail(reason: DmaFailureReason, status: CompletionStatus, done: number): false {
@@ -380,7 +445,7 @@ export class BusMaster {
       if (write) for (let i = 0; i < length; i++) ram[at + i] = bytes[from + i]!
       else for (let i = 0; i < length; i++) bytes[from + i] = ram[at + i]!
     } else if (write) {
-      ram.set(length === bytes.length ? bytes : bytes.subarray(from, from + length), at)
+      ram.set(length === bytes.length ? bytes : bytes.subarray(from, to), at)
     } else if (length === 4096 && (at & 4095) === 0) {
       bytes.set(this.#pageView(region, at), from)
     } else {

@@ -21,6 +21,12 @@ export interface ConfigPart {
 export class ConfigSpace {
   readonly #partAt: (ConfigPart | undefined)[] = new Array(CONFIG_SIZE / 4).fill(undefined)
   readonly #startAt = new Int16Array(CONFIG_SIZE / 4)
+  readonly #written: () => void
+
+  /** `written` runs before every write. */
+  constructor(written: () => void = () => {}) {
+    this.#written = written
+  }
 
   /** Puts `part` at `offset`, a multiple of 4. Refuses overlap with an earlier part. */
   place(offset: number, part: ConfigPart): void {
@@ -50,6 +56,7 @@ export class ConfigSpace {
 
   /** Writes the low `size` (1 to 4) bytes of `value`; bytes beyond the 4096 are ignored. */
   write(offset: number, size: number, value: number): void {
+    this.#written()
     let rest = value >>> 0
     for (let at = offset; at < offset + size; ) {
       const n = Math.min(offset + size, (at & ~3) + 4) - at

@@ -67,6 +67,7 @@ export class RootComplex implements Fabric, ConfigRouter {
     invalidate: (i: AtsInvalidation) => this.function(i.requester)?.invalidate(i) ?? false,
     respond: (r: PageGroupResponse) => this.function(r.requester)?.respond(r),
   }
+  epoch = 0
   #decodes: Decode[] | undefined
   #last: Decode | undefined
 
@@ -134,6 +135,10 @@ export class RootComplex implements Fabric, ConfigRouter {
 
   configWrite(bdf: number, offset: number, size: number, value: number): void {
     this.node(bdf)?.config.write(offset, size, value)
+  }
+
+  configChanged(): void {
+    this.epoch++
   }
 
   decodeChanged(): void {

@@ -38,6 +38,10 @@ export interface Fabric {
   readonly trace: TraceBus
   readonly translator: UpstreamTranslator | undefined
   readonly messages: MessageSink
+  /** Moves on whenever any configuration register may have changed. */
+  readonly epoch: number
+  /** Some configuration register may have changed. */
+  configChanged(): void
   /** Something changed which addresses which function answers. */
   decodeChanged(): void
 }
@@ -70,7 +74,7 @@ export abstract class PciNode {
   readonly bus: Bus
   /** Device number 7:3 and function number 2:0. */
   readonly devfn: number
-  readonly config = new ConfigSpace()
+  readonly config: ConfigSpace
   /** Bus Master Enable, and the function is in D0; kept current for the request path. */
   masterEnabled = false
   /** Memory Space Enable, and the function is in D0. */
@@ -86,6 +90,7 @@ export abstract class PciNode {
     this.identity = identity
     this.bus = bus
     this.devfn = devfn
+    this.config = new ConfigSpace(() => bus.fabric.configChanged())
   }
 
   /** Requester id, from the bus number that software programmed into the bridge above. */
@@ -131,6 +136,7 @@ export abstract class PciNode {
     this.#fixed()
     this.onReset()
     this.refresh()
+    this.fabric.configChanged()
     this.fabric.decodeChanged()
   }
 
@@ -158,6 +164,7 @@ export abstract class PciNode {
     })
     this.restoreModel(saved.model)
     this.refresh()
+    this.fabric.configChanged()
     this.fabric.decodeChanged()
   }
 
