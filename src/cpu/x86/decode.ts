@@ -83,8 +83,9 @@ function prefixes(r: Reader): Prefixes {
     else if (b === 0xf3) p.repeat = 'f3'
     else if (b === 0x64) p.segment = 4
     else if (b === 0x65) p.segment = 5
-    else if (b === 0x26 || b === 0x2e || b === 0x36 || b === 0x3e) p.segment = -1
-    else if (b >= 0x40 && b <= 0x4f) {
+    else if (b === 0x26 || b === 0x2e || b === 0x36 || b === 0x3e) {
+      // No base in 64-bit mode, and no effect on an FS or GS prefix before it.
+    } else if (b >= 0x40 && b <= 0x4f) {
       p.rex = b
       continue
     } else break

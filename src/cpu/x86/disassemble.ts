@@ -113,8 +113,7 @@ function stringOperands(insn: Instruction): string {
   const wide = name.startsWith('ins') || name.startsWith('outs') ? Math.min(4, size) : size
   const pointer = POINTERS[wide]!
   const [si, di] = insn.addressSize === 8 ? ['rsi', 'rdi'] : ['esi', 'edi']
-  const prefix = lastSegmentPrefix(insn)
-  const segment = prefix === 0x64 ? 'fs' : prefix === 0x65 ? 'gs' : 'ds'
+  const segment = insn.segment < 0 ? 'ds' : SEGMENTS[insn.segment]!
   const source = `${pointer}${segment}:[${si}]`
   const target = `${pointer}es:[${di}]`
   const register = registerName(0, size)

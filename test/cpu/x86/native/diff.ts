@@ -1,4 +1,4 @@
-// Compares the evaluator with the host's processor on random instructions: node dist… or through native.test.ts.
+// Compares the evaluator with the host's processor on random instructions; native.test.ts drives it.
 // Needs gcc on an x86-64 host; says so by returning undefined.
 
 import { execFileSync } from 'node:child_process'

@@ -51,5 +51,7 @@ function normal(line: string, at: number): string {
 
 /** Whether binutils shows what our text leaves out: prefixes without effect, an absent index, reserved ModRM bits. */
 export function isBeyondOurText(theirs: string): boolean {
+  // The 16-bit MOVSXD reads 16 bits; binutils writes DWORD.
+  if (/^movsxd ([a-z]{2}|r\d+w),/.test(theirs)) return true
   return /rex|data16|addr32|riz|eiz|bnd|\(bad|\b(cs|ds|es|ss|fs|gs) /.test(theirs)
 }

@@ -146,3 +146,46 @@ export function differences(c: Case, ours: Outcome, theirs: Outcome): string {
   if (ours.hash !== theirs.hash) words.push('memory differs')
   return words.join('; ')
 }
+
+/** A case and what a processor made of it, as one line: only registers that are not zero, and those that changed. */
+export function toLine(c: Case, o: Outcome): string {
+  const list = (from: BigUint64Array, base: BigUint64Array) =>
+    Array.from(from, (v, i) => (v === base[i] ? '' : `${i.toString(16)}${v.toString(16)}`))
+      .filter(Boolean)
+      .join('.')
+  const hex = Array.from(c.code, b => b.toString(16).padStart(2, '0')).join('')
+  const numbers = [c.flags, c.undefinedFlags, c.seed, o.flags, o.rip - CODE, o.hash]
+  return [
+    c.name,
+    hex,
+    ...numbers.map(n => n.toString(16)),
+    o.fault,
+    list(c.regs, new BigUint64Array(16)),
+    list(o.regs, c.regs),
+  ].join(' ')
+}
+
+/** The reverse. */
+export function fromLine(line: string): { c: Case; o: Outcome } {
+  const words = line.split(' ')
+  const [name, hex] = words as [string, string]
+  const [flags, undefinedFlags, seed, flagsAfter, length, hash] = words
+    .slice(2, 8)
+    .map(w => Number.parseInt(w, 16)) as [number, number, number, number, number, number]
+  const apply = (text: string, base: BigUint64Array) => {
+    const regs = base.slice()
+    for (const item of text.split('.').filter(Boolean))
+      regs[Number.parseInt(item[0]!, 16)] = BigInt(`0x${item.slice(1)}`)
+    return regs
+  }
+  const code = Uint8Array.from(hex.match(/../g)!, b => Number.parseInt(b, 16))
+  const regs = apply(words[9]!, new BigUint64Array(16))
+  const o: Outcome = {
+    regs: apply(words[10]!, regs),
+    flags: flagsAfter,
+    rip: CODE + length,
+    fault: words[8] as Outcome['fault'],
+    hash,
+  }
+  return { c: { code, regs, flags, seed, undefinedFlags, name }, o }
+}

@@ -137,6 +137,7 @@ export function drawCase(e: Encoding, r: Random): Case | undefined {
   if (isString && !r.oneIn(3)) d.prefixes.push(r.pick([0xf2, 0xf3]))
   if (r.oneIn(10) && !isFar) d.prefixes.push(0x67)
   if (r.oneIn(8)) d.prefixes.push(r.pick([0x65, 0x65, 0x2e, 0x3e]))
+  if (r.oneIn(40)) d.prefixes.push(r.pick([0x26, 0x36]))
   if (r.oneIn(4)) d.rex |= 0x40
 
   const opcode = [e.opcode]
