@@ -3,7 +3,7 @@
  * instructions. Nothing here runs during a walk. Who uses it: walker.ts, builder.ts.
  */
 import { type BitRange, type LevelFormat, maskOf, masksOf, type PageTableFormat } from './format.js'
-import { ACCESS_WP, FAILURE, type FailureCode, PERM_GLOBAL } from './walk.js'
+import { ACCESS_WP, FAILURE, type FailureCode, PERM_GLOBAL, PERM_READ } from './walk.js'
 
 /** Words per level in `Compiled.rows`. */
 export const ROW = 16
@@ -44,6 +44,20 @@ export interface Compiled {
   readonly signShift: number
   readonly aboveFailure: FailureCode
   readonly present: number
+  /** Depth of the last level. */
+  readonly last: number
+  /** True when every level indexes by 9 bits and tables are pages: stage.ts then takes its short way. */
+  readonly quick: boolean
+  /** An entry that agrees with `tableWant` in `tableMaskLo`, and is zero in `tableMaskHi`, is a valid table. */
+  readonly tableWant: number
+  readonly tableMaskLo: number
+  readonly tableMaskHi: number
+  /** The same of a page: a leaf of the last level. */
+  readonly pageWant: number
+  readonly pageMaskLo: number
+  readonly pageMaskHi: number
+  /** Bits of a leaf that reading needs. */
+  readonly leafReads: number
   readonly tableLo: number
   readonly tableHi: number
   /** Bits of an entry's high half that are reserved without ACCESS_NXE. */
@@ -128,6 +142,13 @@ export function compile(format: PageTableFormat): Compiled {
     }
   }
 
+  const anyTable = levels.reduce((mask, level) => mask | masksOf(level.table ?? []), 0n)
+  const readBits = [0, ...Array.from({ length: lowBits }, (_, i) => 1 << i)]
+  const none = { leafHigh: 0, tablesHigh: 0 }
+  const readBit = readBits.find(b => (permissions.rule({ low: b, ...none }, 0) & PERM_READ) !== 0)
+  const reads = (readBit ?? 0) << lowRange[1]
+  const everyReads = permissions.lowFrom === 'every'
+  const lastRow = rows.subarray(-ROW)
   const address = maskOf(format.address)
   return {
     format,
@@ -140,6 +161,18 @@ export function compile(format: PageTableFormat): Compiled {
     signShift: signed ? 64 - input.bits : -1,
     aboveFailure: signed ? FAILURE.nonCanonical : FAILURE.addressSize,
     present: low(maskOf(format.present)),
+    last: levels.length - 1,
+    quick:
+      levels.every(level => width(level.index) === 9) &&
+      levels.every(level => level.leaf === undefined || level.index[1] < 32) &&
+      top > 32,
+    tableWant: 1 | ((1 - format.block.value) << format.block.bit) | (everyReads ? reads : 0),
+    tableMaskLo: low(anyTable) | (1 << format.block.bit) | 1 | (everyReads ? reads : 0),
+    tableMaskHi: high(anyTable),
+    pageWant: 1 | (lastRow[LEAF_VALUE] ?? 0),
+    pageMaskLo: 1 | (lastRow[LEAF_MASK] ?? 0) | (lastRow[LEAF_RESERVED_LO] ?? 0),
+    pageMaskHi: lastRow[LEAF_RESERVED_HI] ?? 0,
+    leafReads: 1 | reads,
     tableLo: low(address),
     tableHi: high(address),
     withoutNxe: format.executeDisable === true ? 1 << 31 : 0,

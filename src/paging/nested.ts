@@ -2,8 +2,10 @@
  * Two stages: the first one's entries, and its output, go through the second. Faults keep apart the
  * final page, the reading of a first-stage entry and the setting of its flags (VT-d 3.8, 7.1.3).
  */
+
+import { addressOf } from './engine.js'
 import type { PageTableFormat } from './format.js'
-import { addressOf, Stage } from './stage.js'
+import { Stage } from './stage.js'
 import {
   ACCESS_EXECUTE,
   ACCESS_FLAGS2,

@@ -1,14 +1,9 @@
 /**
- * The engine: one stage of translation over one set of tables. Index, read, present, reserved, descend;
- * then permissions and flags. All state is in 32-bit halves; entries in RAM cost an array index. A stage
- * whose tables lie behind another stage has that one as `inner` and asks it for every entry.
- * Who wraps it: walker.ts, nested.ts.
+ * The ordinary case of a stage, made short: 9 index bits a level, tables in one region of RAM, nothing
+ * reserved or refused, no flag to set. It makes no call and decides nothing: whatever it does not
+ * recognise starts over in engine.ts. Who wraps it: walker.ts, nested.ts.
  */
 import {
-  CONTIGUOUS_BITS,
-  type Compiled,
-  compile,
-  INDEX_BITS,
   LEAF_ADDRESS_HI,
   LEAF_ADDRESS_LO,
   LEAF_MASK,
@@ -19,347 +14,233 @@ import {
   OFFSET_LO,
   PAGE_BITS,
   ROW,
-  TABLE_RESERVED_HI,
-  TABLE_RESERVED_LO,
 } from './compiled.js'
+import { MODES, TableWalk } from './engine.js'
 import type { PageTableFormat } from './format.js'
 import {
   ACCESS_EXECUTE,
   ACCESS_EXTENDED,
   ACCESS_FLAGS2,
   ACCESS_NXE,
-  ACCESS_PROBE,
   ACCESS_READ,
-  ACCESS_SMAP,
-  ACCESS_SMEP,
   ACCESS_USER,
   ACCESS_WRITE,
-  DURING,
-  type During,
   type EntrySource,
-  type EntryWindow,
   FAILURE,
   type FailureCode,
   PERM_GLOBAL,
-  type Walk,
 } from './walk.js'
 
-const TWO32 = 0x1_0000_0000
-/** An address from halves. */
-export const addressOf = (hi: number, lo: number): number => (hi >>> 0) * TWO32 + (lo >>> 0)
-/** Bits 63:32 of an address. */
-export const highOf = (address: number): number => (address > 0xffff_ffff ? address / TWO32 : 0) | 0
+/** Address bits in the high half of an entry. */
+const ADDRESS_HI = 0xf_ffff
+/** Address bits of a table in the low half of an entry, as words. */
+const TABLE_WORD = 0x3fff_fc00
 
-const NO_WORDS: EntryWindow['words'] = new Int32Array(2)
-const MODES = 15
-
-/** One stage. Results are its fields, read before the next `translate`. */
-export class Stage {
-  readonly compiled: Compiled
-  readonly #source: EntrySource
-  /** The stage that this one's table addresses go through. */
-  readonly inner: Stage | undefined
-
-  /** Root of the tables, as halves; set before `translate`. */
-  rootHi = 0
-  rootLo = 0
-
-  /** Output of a translation, its PERM_*, log2 of its page, and the flags a write would still set. */
-  outHi = 0
-  outLo = 0
-  rights = 0
-  pageBits = 12
-  clean = 0
-  /** Flags that this access has to set, left over for `setFlags`. */
-  missing = 0
-  /** Where the walk stopped: steps from the root, and the entry's raw value. */
-  depth = -1
-  entryLo = 0
-  entryHi = 0
-  /** True when it was `inner` that failed, and for what. */
-  innerFailed = false
-  innerDuring: During = DURING.entry
-
-  /** Address of the entry at each depth, as hi, lo pairs, in the space the tables live in. */
-  readonly trail = new Int32Array(2 * 5)
-
-  readonly #rows: Int32Array
-  #words = NO_WORDS
-  #basePage = 0
-  #pages = 0
-  #generation = -1
+/** One stage, quick where it can be. */
+export class Stage extends TableWalk {
+  readonly #inner: Stage | undefined
+  #access = -1
+  #wanted = 0
+  #modes = 0
+  #tablesHi = 0
+  #leafHi = 0
+  #tableFlags = 0
+  #leafFlags = 0
+  #dirtyFlag = 0
 
   constructor(format: PageTableFormat, source: EntrySource, inner?: Stage) {
-    this.compiled = compile(format)
-    this.#rows = this.compiled.rows
-    this.#source = source
-    this.inner = inner
+    super(format, source, inner)
+    this.#inner = inner
   }
 
-  /** Sets the root from an address. */
-  setRoot(root: number): void {
-    this.rootHi = highOf(root)
-    this.rootLo = root & this.compiled.rootMask
+  override translate(hi: number, lo: number, access: number): FailureCode {
+    const c = this.compiled
+    const above = c.signShift < 0 ? c.aboveOnes : (hi << c.signShift) >> 31
+    if (
+      (((hi ^ above) & c.aboveHi) | ((lo ^ above) & c.aboveLo)) !== 0 ||
+      this.source.generation !== this.generation ||
+      !c.quick
+    ) {
+      return super.translate(hi, lo, access)
+    }
+    const inner = this.#inner
+    if (inner !== undefined) return this.#translateThrough(inner, hi, lo, access)
+
+    const words = this.words
+    const windowHi = this.windowHi
+    const bias = this.bias
+    const limit = this.limit
+    if (this.rootHi !== windowHi) return super.translate(hi, lo, access)
+    const want = c.tableWant
+    const maskLo = c.tableMaskLo
+    const maskHi = c.tableMaskHi | ADDRESS_HI
+    let left = (hi << c.align) | (lo >>> (32 - c.align))
+    let right = lo << c.align
+    let table = this.rootLo
+    let tables = -1
+    let tablesHigh = 0
+    for (let n = c.last; ; n--) {
+      const word = (((table >>> 2) & TABLE_WORD) + (bias | ((left >>> 22) & 0x3fe))) | 0
+      if (word >>> 0 >= limit) return super.translate(hi, lo, access)
+      const entryLo = words[word]!
+      const entryHi = words[word | 1]!
+      if (n === 0 || (((entryLo ^ want) & maskLo) | ((entryHi ^ windowHi) & maskHi)) !== 0) {
+        return this.#leaf(n, entryLo, entryHi, hi, lo) &&
+          this.#granted(tables, tablesHigh, entryLo, entryHi, access)
+          ? FAILURE.none
+          : super.translate(hi, lo, access)
+      }
+      table = entryLo
+      tables &= entryLo
+      tablesHigh |= entryHi
+      left = (left << 9) | (right >>> 23)
+      right <<= 9
+    }
+  }
+
+  // The same with every table behind another stage.
+  #translateThrough(inner: Stage, hi: number, lo: number, access: number): FailureCode {
+    if (inner.generation !== this.source.generation) return super.translate(hi, lo, access)
+    const c = this.compiled
+    const words = inner.words
+    const want = c.tableWant
+    const maskLo = c.tableMaskLo
+    const maskHi = c.tableMaskHi
+    const flags = (access & ACCESS_FLAGS2) !== 0
+    let left = (hi << c.align) | (lo >>> (32 - c.align))
+    let right = lo << c.align
+    let entryHi = this.rootHi
+    let entryLo = this.rootLo
+    let tables = -1
+    let tablesHigh = 0
+    for (let n = c.last; ; n--) {
+      const at = (entryLo & ~0xfff) | ((left >>> 20) & 0xff8)
+      const word = inner.locate(entryHi & 0xf_ffff, at, flags)
+      if (word < 0) return super.translate(hi, lo, access)
+      entryLo = words[word]!
+      entryHi = words[word | 1]!
+      if (n === 0 || (((entryLo ^ want) & maskLo) | (entryHi & maskHi)) !== 0) {
+        return this.#leaf(n, entryLo, entryHi, hi, lo) &&
+          this.#granted(tables, tablesHigh, entryLo, entryHi, access)
+          ? FAILURE.none
+          : super.translate(hi, lo, access)
+      }
+      tables &= entryLo
+      tablesHigh |= entryHi
+      left = (left << 9) | (right >>> 23)
+      right <<= 9
+    }
+  }
+
+  // Takes the output from an entry of level n above the last; false unless it is an ordinary leaf.
+  #leaf(n: number, entryLo: number, entryHi: number, hi: number, lo: number): boolean {
+    const c = this.compiled
+    if (n === 0) {
+      this.outHi = entryHi & ADDRESS_HI
+      this.outLo = (entryLo & ~0xfff) | (lo & 0xfff)
+      this.pageBits = 12
+      return (((entryLo ^ c.pageWant) & c.pageMaskLo) | (entryHi & c.pageMaskHi)) === 0
+    }
+    const rows = this.rows
+    const row = (c.last - n) * ROW
+    this.outHi = (entryHi & rows[row | LEAF_ADDRESS_HI]!) | (hi & rows[row | OFFSET_HI]!)
+    this.outLo = (entryLo & rows[row | LEAF_ADDRESS_LO]!) | (lo & rows[row | OFFSET_LO]!)
+    this.pageBits = rows[row | PAGE_BITS]!
+    return (
+      (((entryLo ^ rows[row | LEAF_VALUE]!) & rows[row | LEAF_MASK]!) |
+        (~entryLo & 1) |
+        (entryLo & rows[row | LEAF_RESERVED_LO]!) |
+        (entryHi & rows[row | LEAF_RESERVED_HI]!)) ===
+      0
+    )
+  }
+
+  // True when the entries grant the access and have no flag to be set.
+  #granted(
+    tables: number,
+    tablesHigh: number,
+    entryLo: number,
+    entryHi: number,
+    access: number,
+  ): boolean {
+    if (access !== this.#access) this.#prepare(access)
+    const c = this.compiled
+    const gathered =
+      ((((tables | c.leafOnly) & entryLo) >>> c.lowShift) & c.lowMask) |
+      ((entryHi >>> c.leafShift) & c.leafMask) |
+      ((tablesHigh >>> c.tablesShift) & c.tablesMask)
+    const rights = c.rights[(gathered << 4) | this.#modes]!
+    this.rights = ((entryLo ^ c.globalClear) & c.globalMask) !== 0 ? rights | PERM_GLOBAL : rights
+    this.clean = ~entryLo & this.#dirtyFlag
+    this.missing = 0
+    return (
+      ((entryHi & this.#leafHi) |
+        (tablesHigh & this.#tablesHi) |
+        (~tables & this.#tableFlags) |
+        (~entryLo & this.#leafFlags) |
+        (~rights & this.#wanted)) ===
+      0
+    )
+  }
+
+  // What an access asks of the entries, worked out when it differs from the one before.
+  #prepare(access: number): void {
+    const c = this.compiled
+    const nxe = (access & ACCESS_NXE) !== 0
+    const maintained = c.flagsWhen === 0 || (access & c.flagsWhen) !== 0
+    const extended = (access & ACCESS_EXTENDED) !== 0 ? c.extendedFlag : 0
+    const dirty = (access & ACCESS_WRITE) !== 0 ? c.dirtyFlag : 0
+    const wanted = access & (ACCESS_READ | ACCESS_WRITE | ACCESS_EXECUTE)
+    this.#access = access
+    this.#wanted = (access & ACCESS_USER) !== 0 ? wanted << 3 : wanted
+    this.#modes = (access >>> 4) & MODES
+    this.#tablesHi = nxe ? 0 : c.withoutNxe
+    this.#leafHi = this.#tablesHi | c.contiguousHi
+    this.#tableFlags = maintained ? c.tableFlag | extended : 0
+    this.#leafFlags = maintained ? c.leafFlag | extended | dirty : c.flagsFault ? c.leafFlag : 0
+    this.#dirtyFlag = maintained ? c.dirtyFlag : 0
   }
 
   /**
-   * Translates an input address. Answers FAILURE.none with the results in the fields, or why not.
-   * With `inner`, flags are not set but left in `missing`: its owner decides when.
+   * The word of the window that an address of this innermost stage leads to when it is read; -1 when that
+   * takes more than reading entries. `flags`: accessed flags are kept, and must be set already.
    */
-  translate(hi: number, lo: number, access: number): FailureCode {
+  locate(hi: number, lo: number, flags: boolean): number {
     const c = this.compiled
-    const rows = this.#rows
-    const inner = this.inner
-    const trail = this.trail
-    const inHi = hi
-    const inLo = lo
-    const above = c.signShift < 0 ? c.aboveOnes : (hi << c.signShift) >> 31
-    if ((((hi ^ above) & c.aboveHi) | ((lo ^ above) & c.aboveLo)) !== 0) {
-      return this.#stop(c.aboveFailure, -1, 0, 0)
-    }
-    if (this.#source.generation !== this.#generation) this.#forgetWindow()
-    let words = this.#words
-    let basePage = this.#basePage
-    let pages = this.#pages
-
-    const align = c.align
-    if (align < 32) {
-      hi = (hi << align) | (lo >>> (32 - align))
-      lo <<= align
-    } else {
-      hi = lo << (align - 32)
-      lo = 0
-    }
-    const withoutNxe = (access & ACCESS_NXE) !== 0 ? 0 : c.withoutNxe
-    let tableHi = this.rootHi
-    let tableLo = this.rootLo
-    let tables = -1
-    let tablesHigh = 0
-
-    for (let i = 0, p = 0; ; i++, p += ROW) {
-      const bits = rows[p + INDEX_BITS]!
-      let atHi = tableHi
-      let atLo = tableLo | ((hi >>> -bits) << 3)
-      hi = (hi << bits) | (lo >>> -bits)
-      lo <<= bits
-      trail[2 * i] = atHi
-      trail[2 * i + 1] = atLo
-
-      if (inner !== undefined) {
-        const failure = inner.translate(
-          atHi,
-          atLo,
-          ACCESS_READ | (access & (ACCESS_FLAGS2 | ACCESS_PROBE)),
-        )
-        if (failure !== FAILURE.none) return this.#stopInner(failure, i, DURING.entry)
-        atHi = inner.outHi
-        atLo = inner.outLo
-      }
-
-      const page = ((atHi << 20) | (atLo >>> 12)) - basePage
-      let entryLo: number
-      let entryHi: number
-      if (page >>> 0 < pages && atHi >>> 12 === 0) {
-        const word = (page << 10) | ((atLo & 0xfff) >>> 2)
-        entryLo = words[word]!
-        entryHi = words[word + 1]!
-      } else {
-        const failure = this.#fetch(atHi, atLo)
-        if (failure !== FAILURE.none) return this.#stop(failure, i, 0, 0)
-        entryLo = this.entryLo
-        entryHi = this.entryHi
-        words = this.#words
-        basePage = this.#basePage
-        pages = this.#pages
-      }
-
-      if ((entryLo & c.present) === 0) return this.#stop(FAILURE.notPresent, i, entryLo, entryHi)
-      if ((entryLo & rows[p + LEAF_MASK]!) !== rows[p + LEAF_VALUE]!) {
-        if (
-          ((entryLo & rows[p + TABLE_RESERVED_LO]!) |
-            (entryHi & (rows[p + TABLE_RESERVED_HI]! | withoutNxe))) !==
-          0
-        ) {
-          return this.#stopReserved(p + TABLE_RESERVED_LO, i, entryLo, entryHi)
+    const windowHi = this.windowHi
+    const beyond = (hi & c.aboveHi) | (lo & c.aboveLo) | (this.rootHi ^ windowHi)
+    if (beyond !== 0 || !c.quick) return -1
+    const words = this.words
+    const bias = this.bias
+    const limit = this.limit
+    const tableFlag = flags ? c.tableFlag : 0
+    const want = c.tableWant | tableFlag
+    const maskLo = c.tableMaskLo | tableFlag
+    const maskHi = c.tableMaskHi | ADDRESS_HI
+    let left = (hi << c.align) | (lo >>> (32 - c.align))
+    let right = lo << c.align
+    let table = this.rootLo
+    for (let n = c.last; ; n--) {
+      const word = (((table >>> 2) & TABLE_WORD) + (bias | ((left >>> 22) & 0x3fe))) | 0
+      if (word >>> 0 >= limit) return -1
+      const entryLo = words[word]!
+      const entryHi = words[word | 1]!
+      if (n === 0 || (((entryLo ^ want) & maskLo) | ((entryHi ^ windowHi) & maskHi)) !== 0) {
+        const needed = c.leafReads | (flags || c.flagsFault ? c.leafFlag : 0)
+        let out = (entryLo & ~0xfff) | (lo & 0xfff)
+        if (n !== 0) {
+          if (!this.#leaf(n, entryLo, entryHi, hi, lo)) return -1
+          out = this.outLo
+        } else if ((((entryLo ^ c.pageWant) & c.pageMaskLo) | (entryHi & c.pageMaskHi)) !== 0) {
+          return -1
         }
-        tables &= entryLo
-        tablesHigh |= entryHi
-        tableHi = entryHi & c.tableHi
-        tableLo = entryLo & c.tableLo
-        continue
+        const at = ((out >>> 2) + bias) | 0
+        const elsewhere = (~entryLo & needed) | ((entryHi ^ windowHi) & ADDRESS_HI)
+        return elsewhere === 0 && at >>> 0 < limit ? at : -1
       }
-      if (
-        ((entryLo & rows[p + LEAF_RESERVED_LO]!) |
-          (entryHi & (rows[p + LEAF_RESERVED_HI]! | withoutNxe))) !==
-        0
-      ) {
-        return this.#stopReserved(p + LEAF_RESERVED_LO, i, entryLo, entryHi)
-      }
-
-      this.depth = i
-      this.entryLo = entryLo
-      this.entryHi = entryHi
-      this.outHi = (entryHi & rows[p + LEAF_ADDRESS_HI]!) | (inHi & rows[p + OFFSET_HI]!)
-      this.outLo = (entryLo & rows[p + LEAF_ADDRESS_LO]!) | (inLo & rows[p + OFFSET_LO]!)
-      this.pageBits =
-        (entryHi & c.contiguousHi) !== 0 ? rows[p + CONTIGUOUS_BITS]! : rows[p + PAGE_BITS]!
-      return this.#grant(tables, tablesHigh, entryLo, entryHi, access)
+      table = entryLo
+      left = (left << 9) | (right >>> 23)
+      right <<= 9
     }
-  }
-
-  /** Sets the flags that the last translation found missing, entry by entry from the root. */
-  setFlags(access: number): FailureCode {
-    const { tableFlag, leafFlag, dirtyFlag, extendedFlag } = this.compiled
-    const extended = (access & ACCESS_EXTENDED) !== 0 ? extendedFlag : 0
-    const last = this.depth
-    const leafLo = this.entryLo
-    const leafHi = this.entryHi
-    const inner = this.inner
-    this.missing = 0
-    for (let i = 0; i <= last; i++) {
-      const dirty = (access & ACCESS_WRITE) !== 0 ? dirtyFlag : 0
-      const flags = (i === last ? leafFlag | dirty : tableFlag) | extended
-      let atHi = this.trail[2 * i]!
-      let atLo = this.trail[2 * i + 1]!
-      if (inner !== undefined) {
-        // Read first: whether the entry may be written counts only when it must be.
-        const again = ACCESS_READ | (access & ACCESS_FLAGS2)
-        let failure = inner.translate(atHi, atLo, again)
-        if (failure === FAILURE.none) {
-          this.#fetch(inner.outHi, inner.outLo)
-          if ((flags & ~this.entryLo) === 0) continue
-          failure = inner.translate(atHi, atLo, again | ACCESS_WRITE)
-        }
-        if (failure !== FAILURE.none) return this.#stopInner(failure, i, DURING.flags)
-        atHi = inner.outHi
-        atLo = inner.outLo
-      } else {
-        this.#fetch(atHi, atLo)
-        if ((flags & ~this.entryLo) === 0) continue
-      }
-      if (!this.#source.orEntry(addressOf(atHi, atLo), flags, 0)) {
-        return this.#stop(FAILURE.flagUpdate, i, this.entryLo, this.entryHi)
-      }
-    }
-    this.entryLo = leafLo
-    this.entryHi = leafHi
-    return FAILURE.none
-  }
-
-  /** Writes where this stage stopped into a Walk. */
-  report(w: Walk, failure: FailureCode, during: During): void {
-    const { format } = this.compiled
-    const depth = this.depth
-    w.failure = failure
-    w.stage = format.stage
-    w.during = during
-    w.depth = depth
-    w.level = format.levels[Math.max(depth, 0)]!.level
-    w.entryAt = depth < 0 ? -1 : addressOf(this.trail[2 * depth]!, this.trail[2 * depth + 1]!)
-    w.entryLo = this.entryLo
-    w.entryHi = this.entryHi
-  }
-
-  // Permissions of a complete walk, then what flags it has to leave.
-  #grant(
-    tables: number,
-    tablesHigh: number,
-    leafLo: number,
-    leafHi: number,
-    access: number,
-  ): FailureCode {
-    const c = this.compiled
-    const gathered =
-      ((((tables | c.leafOnly) & leafLo) >>> c.lowShift) & c.lowMask) |
-      ((leafHi >>> c.leafShift) & c.leafMask) |
-      ((tablesHigh >>> c.tablesShift) & c.tablesMask)
-    const rights = c.rights[(gathered << 4) | ((access >>> 4) & MODES)]!
-    const global = ((leafLo ^ c.globalClear) & c.globalMask) !== 0 ? PERM_GLOBAL : 0
-    this.rights = rights | global
-
-    const maintained = c.flagsWhen === 0 || (access & c.flagsWhen) !== 0
-    if (!maintained && c.flagsFault && (leafLo & c.leafFlag) === 0) return FAILURE.accessFlag
-    const held = (access & ACCESS_USER) !== 0 ? rights >>> 3 : rights
-    if ((access & ~held & (ACCESS_READ | ACCESS_WRITE | ACCESS_EXECUTE)) !== 0) {
-      return this.#refusal(gathered, access)
-    }
-    this.clean = 0
-    this.missing = 0
-    if (maintained) {
-      const extended = (access & ACCESS_EXTENDED) !== 0 ? c.extendedFlag : 0
-      const dirty = (access & ACCESS_WRITE) !== 0 ? c.dirtyFlag : 0
-      this.clean = ~leafLo & c.dirtyFlag
-      this.missing =
-        (~tables & (c.tableFlag | extended)) | (~leafLo & (c.leafFlag | extended | dirty))
-      if (this.missing !== 0 && (access & ACCESS_PROBE) === 0) {
-        this.clean &= ~dirty
-        if (this.inner === undefined) return this.setFlags(access)
-      }
-    }
-    return FAILURE.none
-  }
-
-  // Which permission was lacking, in the order VT-d numbers them (SGN.2, 3, 6, 7).
-  #refusal(gathered: number, access: number): FailureCode {
-    const { rights } = this.compiled
-    const wanted = access & (ACCESS_READ | ACCESS_WRITE | ACCESS_EXECUTE)
-    const user = (access & ACCESS_USER) !== 0
-    const under = (modes: number): number => {
-      const r = rights[(gathered << 4) | ((modes >>> 4) & MODES)]!
-      return wanted & ~(user ? r >>> 3 : r)
-    }
-    const lacking = under(access)
-    const all = rights[(gathered << 4) | ((access >>> 4) & MODES)]!
-    if (user && all >>> 3 === 0) return FAILURE.user
-    if ((lacking & ACCESS_EXECUTE) !== 0) {
-      return (under(access & ~ACCESS_SMEP) & ACCESS_EXECUTE) === 0 ? FAILURE.smep : FAILURE.execute
-    }
-    if ((under(access & ~ACCESS_SMAP) & lacking) !== lacking) return FAILURE.smap
-    return (lacking & ACCESS_WRITE) !== 0 ? FAILURE.write : FAILURE.read
-  }
-
-  // Reads an entry outside the window, and moves the window there when it can.
-  #fetch(hi: number, lo: number): FailureCode {
-    if (hi === 0 && lo >>> 20 === 0xfee && this.compiled.format.refusesInterruptRange === true) {
-      return FAILURE.interruptRange
-    }
-    const at = addressOf(hi, lo)
-    if (!this.#source.readEntry(at, this)) return FAILURE.unreadable
-    const region = this.#source.ramAt?.(at)
-    if (region !== undefined && region.base % 4096 === 0) {
-      this.#words = region.words
-      this.#basePage = (region.base / 4096) | 0
-      this.#pages = Math.floor(region.size / 4096)
-    }
-    return FAILURE.none
-  }
-
-  #forgetWindow(): void {
-    this.#words = NO_WORDS
-    this.#pages = 0
-    this.#generation = this.#source.generation ?? -1
-  }
-
-  #stop(failure: FailureCode, depth: number, entryLo: number, entryHi: number): FailureCode {
-    this.depth = depth
-    this.entryLo = entryLo
-    this.entryHi = entryHi
-    this.innerFailed = false
-    return failure
-  }
-
-  #stopReserved(row: number, depth: number, entryLo: number, entryHi: number): FailureCode {
-    const misplaced = this.#rows[row] === -1 && this.#rows[row + 1] === -1
-    const absent = misplaced && this.compiled.format.misplaced === 'notPresent'
-    return this.#stop(absent ? FAILURE.notPresent : FAILURE.reserved, depth, entryLo, entryHi)
-  }
-
-  #stopInner(failure: FailureCode, depth: number, during: During): FailureCode {
-    this.depth = depth
-    this.entryLo = 0
-    this.entryHi = 0
-    this.innerFailed = true
-    this.innerDuring = during
-    return failure
   }
 }

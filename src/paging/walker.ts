@@ -2,8 +2,10 @@
  * Walkers over one stage of tables: what a processor's MMU and a second stage alone use. For two stages
  * see nested.ts; for a printed walk, explain-walk.ts.
  */
+
+import { addressOf } from './engine.js'
 import type { PageTableFormat } from './format.js'
-import { addressOf, Stage } from './stage.js'
+import { Stage } from './stage.js'
 import { DURING, type EntrySource, FAILURE, type Walk } from './walk.js'
 
 /**
