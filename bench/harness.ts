@@ -54,7 +54,14 @@ export function nanoseconds(spec: Spec): Row {
   const baseline = timed(spec.baseline)
   const value = timed(spec.body)
   const pass = spec.target === null || value <= spec.target
-  return row(spec, { value, unit: 'ns', baseline, ratio: baseline / value, targetOf: 'value', pass })
+  return row(spec, {
+    value,
+    unit: 'ns',
+    baseline,
+    ratio: baseline / value,
+    targetOf: 'value',
+    pass,
+  })
 }
 
 /** A row in nanoseconds whose target is a lower bound of the ratio to the baseline. */
