@@ -4,6 +4,7 @@ import { expect } from 'vitest'
 import { formatBdf } from '../../src/base/addr.js'
 import { VirtualClock } from '../../src/base/clock.js'
 import { ErrnoError, type ErrnoName } from '../../src/base/errno.js'
+import { bank, bits, r32 } from '../../src/base/fields.js'
 import { TraceBus } from '../../src/base/trace.js'
 import { IommuCore } from '../../src/iommu/core.js'
 import type { IommuDriver } from '../../src/iommu/domain.js'
@@ -15,6 +16,8 @@ import { VtdUnit } from '../../src/iommu/vtd/unit.js'
 import { AddressSpace } from '../../src/mem/address-space.js'
 import { FrameAllocator } from '../../src/mem/frames.js'
 import { createRam } from '../../src/mem/ram.js'
+import type { CapabilityFactory } from '../../src/pci/capability.js'
+import { defineDevice } from '../../src/pci/device-model.js'
 import { dmaCopy } from '../../src/pci/devices/dma-copy.js'
 import { enumerate } from '../../src/pci/enumerate.js'
 import { HOST_RANGES, RootComplex } from '../../src/pci/fabric.js'
@@ -241,6 +244,16 @@ function program(sys: Sys, functions: readonly { name: string; group: number }[]
     nesting: (i = 0) => container(VFIO_TYPE1_NESTING_IOMMU, functions[i]!.group),
   }
 }
+
+/** A device that does nothing, with these capabilities. */
+export const plainDevice = (capabilities: readonly CapabilityFactory[]) =>
+  defineDevice({
+    name: 'plain',
+    identity: { vendorId: 0x1234, deviceId: 0x0001, classCode: 0x088000 },
+    capabilities: [...capabilities],
+    bar0: bank('plain', { SCRATCH: r32(0x00, '1', { VALUE: bits(31, 0, 'rw', 'kept') }) }),
+    create: () => ({}),
+  })
 
 export const pasids = (flags: number, min: number, max: number) =>
   vfio_iommu_type1_pasid_request({ flags, range: { min, max } })
