@@ -151,6 +151,7 @@ function textTeller(): Teller {
         ['DMA', `${t.dmas} transfers, ${formatBytes(t.bytes)}; ${t.refused} refused or deferred`],
         ['PASIDs', `${t.pasids} allocated, ${t.binds} bound, ${t.unbinds} unbound`],
         ['page requests', `${t.pageRequests}`],
+        ['interrupts', `${t.interrupts}`],
         ['virtual time', formatTime(machine.clock.now).trim()],
       ]
       for (const line of columns(rows)) out(`  ${line}`)

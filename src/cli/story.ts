@@ -17,7 +17,16 @@ import { formatBytes } from './output.js'
 export interface Step {
   /** Virtual time, ns. */
   readonly at: number
-  readonly topic: 'container' | 'pasid' | 'bind' | 'dma' | 'page' | 'guest' | 'flush' | 'fault'
+  readonly topic:
+    | 'container'
+    | 'pasid'
+    | 'bind'
+    | 'dma'
+    | 'irq'
+    | 'page'
+    | 'guest'
+    | 'flush'
+    | 'fault'
   readonly text: string
   /** The same for programs. */
   readonly data: Readonly<Record<string, unknown>>
@@ -29,6 +38,7 @@ export interface Totals {
   dmas: number
   bytes: number
   refused: number
+  interrupts: number
   pageRequests: number
   pasids: number
   binds: number
@@ -41,6 +51,8 @@ const FEATURES: readonly (readonly [number, string])[] = [
   [IOMMU_NESTING_FEAT_CACHE_INVLD, 'CACHE_INVLD'],
 ]
 const RESPONSES = ['success', 'invalid', 'failure']
+/** Bits 63:20 of an interrupt message's address. */
+const MESSAGES = 0xfeen
 const PAGE = 4096n
 
 /** The names of the set feature bits. */
@@ -53,6 +65,7 @@ export class Story {
     dmas: 0,
     bytes: 0,
     refused: 0,
+    interrupts: 0,
     pageRequests: 0,
     pasids: 0,
     binds: 0,
@@ -179,6 +192,14 @@ export class Story {
 
   #dma(e: TraceEvents['dma']): void {
     const address = join(e.hi, e.lo)
+    if (e.pasid < 0 && address >> 20n === MESSAGES) {
+      this.totals.interrupts++
+      this.#say('irq', `message to ${hex(address)} through interrupt remapping`, {
+        requester: e.requester,
+        address,
+      })
+      return
+    }
     const page = `${e.pasid}:${address / PAGE}`
     const direction = e.write ? 'write' : 'read '
     const who = e.pasid >= 0 ? `PASID ${e.pasid}` : 'no PASID'
