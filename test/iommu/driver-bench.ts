@@ -172,8 +172,8 @@ export type Bench = ReturnType<typeof bench>
 function say(e: InvalidationEvent): string {
   const words = [e.what as string, e.scope]
   if (e.did !== undefined) words.push(`did ${e.did}`)
-  if (e.pasid !== undefined) words.push(`pasid ${e.pasid}`)
   if (e.requester !== undefined) words.push(`of ${e.requester.toString(16)}`)
+  if (e.pasid !== undefined) words.push(`pasid ${e.pasid}`)
   if (e.address !== undefined) words.push(`at ${e.address.toString(16)}/${e.pageBits}`)
   return words.join(' ')
 }

@@ -99,8 +99,10 @@ export class InvalidationQueue {
   }
 
   #put(words: Uint32Array): void {
-    const at = this.#queue + this.#tail * DESCRIPTOR_BYTES
-    for (let i = 0; i < 8; i++) this.#memory.writeU32(at + 4 * i, words[i]!)
+    const { ram } = this.#frames
+    const offset = this.#queue - ram.base + this.#tail * DESCRIPTOR_BYTES
+    for (let i = 0; i < 8; i++) ram.words[(offset >>> 2) + i] = words[i]!
+    if (ram.dirty !== undefined) ram.wrote(offset, DESCRIPTOR_BYTES)
     this.#tail = (this.#tail + 1) % ENTRIES
     this.#waiting++
   }

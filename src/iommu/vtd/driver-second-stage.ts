@@ -1,8 +1,8 @@
 /**
  * Second-stage tables as the driver keeps them (VT-d 9.8): map, unmap and look up by page number, large
  * pages where they fit, tables given back when a whole span is unmapped. Frames of tables that were taken
- * out are held until `release`, since a unit may still walk them. Entries are written a word at a
- * time through RAM; the last leaf table is remembered, so that a single page costs no walk.
+ * out are held until `release`, since a unit may still walk them. Entries are words of
+ * RAM; the last leaf table is remembered, so that a single page costs no walk.
  */
 import { ErrnoError } from '../../base/errno.js'
 import type { FrameAllocator } from '../../mem/frames.js'
@@ -242,6 +242,7 @@ export class SecondStage {
   #put(at: number, hpaPage: number, bits: number): void {
     this.#words[at + 1] = hpaPage / HI
     this.#words[at] = (hpaPage << 12) | bits
+    if (this.#frames.ram.dirty !== undefined) this.#frames.ram.wrote(at * 4, 8)
   }
 
   /** Clears an entry, access bits first; 1 when it was present. */
@@ -249,6 +250,7 @@ export class SecondStage {
     if ((this.#words[at]! & ACCESS) === 0) return 0
     this.#words[at] = 0
     this.#words[at + 1] = 0
+    if (this.#frames.ram.dirty !== undefined) this.#frames.ram.wrote(at * 4, 8)
     return 1
   }
 
