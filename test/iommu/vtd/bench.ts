@@ -7,6 +7,7 @@ import type { VtdFault } from '../../../src/iommu/vtd/faults.js'
 import type { VtdHooks } from '../../../src/iommu/vtd/hooks.js'
 import { VtdUnit } from '../../../src/iommu/vtd/unit.js'
 import { AddressSpace } from '../../../src/mem/address-space.js'
+import type { RamRegion } from '../../../src/mem/ram.js'
 import {
   type AtsInvalidation,
   MemoryRequest,
@@ -80,13 +81,14 @@ export interface Dma {
 export interface BenchOptions {
   config?: Partial<VtdConfig>
   hooks?: VtdHooks
+  ramBytes?: number
 }
 
 export const BDF = 0x0100
 
 export class Bench {
   readonly memory = new AddressSpace()
-  readonly ram = this.memory.addRam(0, new Uint8Array(16 << 20))
+  readonly ram: RamRegion
   readonly clock = new VirtualClock()
   readonly trace = new TraceBus(this.clock)
   readonly messages: { requester: number; address: number; data: number }[] = []
@@ -104,7 +106,8 @@ export class Bench {
   wide = true
   gsts = 0
 
-  constructor({ config, hooks }: BenchOptions = {}) {
+  constructor({ config, hooks, ramBytes = 16 << 20 }: BenchOptions = {}) {
+    this.ram = this.memory.addRam(0, new Uint8Array(ramBytes))
     this.unit = new VtdUnit({
       memory: this.memory,
       ...(config && { config }),

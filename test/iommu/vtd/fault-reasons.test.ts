@@ -168,7 +168,9 @@ const rows: readonly Row[] = [
 ]
 
 describe('VT-d fault reasons', () => {
-  it.each(rows)('%s is recorded as 0x%x (%s)', (name, code, _section, story, options) => {
+  it.each(
+    rows.map(([name, code, section, story, options]) => ({ name, code, section, story, options })),
+  )('$name is recorded as $code ($section)', ({ name, code, story, options }) => {
     const b = new Bench(options)
     expect(story(b)).toBe(name)
     expect(b.answer.status).toBe(1)
