@@ -14,88 +14,87 @@ interface OpRow {
   readonly effect: '' | 'memory' | 'trap' | 'skip' | 'call'
 }
 
-let next = 0
-const op = (result: OpRow['result'], operands = '', effect: OpRow['effect'] = ''): OpRow => ({
-  code: next++,
-  result,
-  operands,
-  effect,
-})
+const op = (
+  code: number,
+  result: OpRow['result'],
+  operands = '',
+  effect: OpRow['effect'] = '',
+): OpRow => ({ code, result, operands, effect })
 
-/** Every operation. Operand letters: a b c slots, n the number `imm`, k the constant `big`, h a routine. */
+/** Every operation, by name; the numbers are those of the evaluator's switch. Operand letters: a b c slots, n the number `imm`, k the constant `big`, h a routine. */
 // biome-ignore format: table
 export const OPS = {
-  'i64.const':   op('i64', 'k'),
-  'i64.mov':     op('i64', 'a'),
-  'i64.add':     op('i64', 'a b'),
-  'i64.sub':     op('i64', 'a b'),
-  'i64.mul':     op('i64', 'a b'),
-  'i64.and':     op('i64', 'a b'),
-  'i64.or':      op('i64', 'a b'),
-  'i64.xor':     op('i64', 'a b'),
-  'i64.shl':     op('i64', 'a b'),           // shift counts are i32 and taken modulo the width
-  'i64.shru':    op('i64', 'a b'),
-  'i64.shrs':    op('i64', 'a b'),
-  'i64.clz':     op('i32', 'a'),             // 64 for zero
-  'i64.ctz':     op('i32', 'a'),
-  'i64.popcnt':  op('i32', 'a'),
-  'i64.eqz':     op('i32', 'a'),
-  'i64.mulhu':   op('i64', 'a b'),           // bits 127:64 of the product
-  'i64.mulhs':   op('i64', 'a b'),
-  'i64.select':  op('i64', 'c a b'),         // a when c is not zero
-  'i64.bswap':   op('i64', 'a'),
-  'i64.address': op('i64', 'a b n k'),       // a + b * n + k
-  'i64.extendu': op('i64', 'a'),             // from i32
-  'i64.extends': op('i64', 'a'),
+  'i64.const':   op(0, 'i64', 'k'),
+  'i64.mov':     op(1, 'i64', 'a'),
+  'i64.add':     op(2, 'i64', 'a b'),
+  'i64.sub':     op(3, 'i64', 'a b'),
+  'i64.mul':     op(4, 'i64', 'a b'),
+  'i64.and':     op(5, 'i64', 'a b'),
+  'i64.or':      op(6, 'i64', 'a b'),
+  'i64.xor':     op(7, 'i64', 'a b'),
+  'i64.shl':     op(8, 'i64', 'a b'),           // shift counts are i32 and taken modulo the width
+  'i64.shru':    op(9, 'i64', 'a b'),
+  'i64.shrs':    op(10, 'i64', 'a b'),
+  'i64.clz':     op(11, 'i32', 'a'),             // 64 for zero
+  'i64.ctz':     op(12, 'i32', 'a'),
+  'i64.popcnt':  op(13, 'i32', 'a'),
+  'i64.eqz':     op(14, 'i32', 'a'),
+  'i64.mulhu':   op(15, 'i64', 'a b'),           // bits 127:64 of the product
+  'i64.mulhs':   op(16, 'i64', 'a b'),
+  'i64.select':  op(17, 'i64', 'c a b'),         // a when c is not zero
+  'i64.bswap':   op(18, 'i64', 'a'),
+  'i64.address': op(19, 'i64', 'a b n k'),       // a + b * n + k
+  'i64.extendu': op(20, 'i64', 'a'),             // from i32
+  'i64.extends': op(21, 'i64', 'a'),
 
-  'i32.const':   op('i32', 'n'),
-  'i32.mov':     op('i32', 'a'),             // also narrows an i64
-  'i32.add':     op('i32', 'a b'),
-  'i32.sub':     op('i32', 'a b'),
-  'i32.mul':     op('i32', 'a b'),
-  'i32.and':     op('i32', 'a b'),
-  'i32.andk':    op('i32', 'a n'),
-  'i32.or':      op('i32', 'a b'),
-  'i32.xor':     op('i32', 'a b'),
-  'i32.shl':     op('i32', 'a b'),
-  'i32.shru':    op('i32', 'a b'),
-  'i32.shrs':    op('i32', 'a b'),
-  'i32.eqz':     op('i32', 'a'),
-  'i32.eq':      op('i32', 'a b'),
-  'i32.ltu':     op('i32', 'a b'),
-  'i32.select':  op('i32', 'c a b'),
-  'i32.bswap':   op('i32', 'a'),
-  'i32.extend8': op('i32', 'a'),             // sign of bit 7 upwards
-  'i32.extend16': op('i32', 'a'),
+  'i32.const':   op(22, 'i32', 'n'),
+  'i32.mov':     op(23, 'i32', 'a'),             // also narrows an i64
+  'i32.add':     op(24, 'i32', 'a b'),
+  'i32.sub':     op(25, 'i32', 'a b'),
+  'i32.mul':     op(26, 'i32', 'a b'),
+  'i32.and':     op(27, 'i32', 'a b'),
+  'i32.andk':    op(28, 'i32', 'a n'),
+  'i32.or':      op(29, 'i32', 'a b'),
+  'i32.xor':     op(30, 'i32', 'a b'),
+  'i32.shl':     op(31, 'i32', 'a b'),
+  'i32.shru':    op(32, 'i32', 'a b'),
+  'i32.shrs':    op(33, 'i32', 'a b'),
+  'i32.eqz':     op(34, 'i32', 'a'),
+  'i32.eq':      op(35, 'i32', 'a b'),
+  'i32.ltu':     op(36, 'i32', 'a b'),
+  'i32.select':  op(37, 'i32', 'c a b'),
+  'i32.bswap':   op(38, 'i32', 'a'),
+  'i32.extend8': op(39, 'i32', 'a'),             // sign of bit 7 upwards
+  'i32.extend16': op(40, 'i32', 'a'),
 
-  'byte.get':    op('i32', 'a n'),           // byte n of slot a
-  'byte.put':    op('none', 'd a n'),        // byte n of slot d, the rest stays
-  'word.put':    op('none', 'd a'),          // bits 15:0 of slot d, the rest stays
+  'byte.get':    op(41, 'i32', 'a n'),           // byte n of slot a
+  'byte.put':    op(42, 'none', 'd a n'),        // byte n of slot d, the rest stays
+  'word.put':    op(43, 'none', 'd a'),          // bits 15:0 of slot d, the rest stays
 
   // x86 status flags (CF PF AF ZF SF OF in their EFLAGS places), merged into slot d under a mask.
   // n holds the width in bits in 7:0 and the mask above; c is what the operation made of a and b, and of a carry.
-  'status.add':   op('none', 'd a b c n'),
-  'status.sub':   op('none', 'd a b c n'),
-  'status.logic': op('none', 'd c n'),
-  'status.put':   op('none', 'd a n'),       // bits of a; n is the mask alone
-  'status.test':  op('i32', 'a n'),          // x86 condition n, 0 to 15, of the flags in a
+  'status.add':   op(44, 'none', 'd a b c n'),
+  'status.sub':   op(45, 'none', 'd a b c n'),
+  'status.logic': op(46, 'none', 'd c n'),
+  'status.put':   op(47, 'none', 'd a n'),       // bits of a; n is the mask alone
+  'status.test':  op(48, 'i32', 'a n'),          // x86 condition n, 0 to 15, of the flags in a
 
   // n is the access (READ, WRITE, MODIFY and what modifies them); the address is linear, an i64.
-  'load.8':      op('i32', 'a n', 'memory'),
-  'load.16':     op('i32', 'a n', 'memory'),
-  'load.32':     op('i32', 'a n', 'memory'),
-  'load.64':     op('i64', 'a n', 'memory'),
-  'store.8':     op('none', 'a b n', 'memory'),
-  'store.16':    op('none', 'a b n', 'memory'),
-  'store.32':    op('none', 'a b n', 'memory'),
-  'store.64':    op('none', 'a b n', 'memory'),
+  'load.8':      op(49, 'i32', 'a n', 'memory'),
+  'load.16':     op(50, 'i32', 'a n', 'memory'),
+  'load.32':     op(51, 'i32', 'a n', 'memory'),
+  'load.64':     op(52, 'i64', 'a n', 'memory'),
+  'store.8':     op(53, 'none', 'a b n', 'memory'),
+  'store.16':    op(54, 'none', 'a b n', 'memory'),
+  'store.32':    op(55, 'none', 'a b n', 'memory'),
+  'store.64':    op(56, 'none', 'a b n', 'memory'),
 
   // Quotient to d and remainder to d + 1 of the double-width a:b by c, in n bits; raises vector k.
-  'divide.u':    op('i64', 'a b c n k', 'trap'),
-  'divide.s':    op('i64', 'a b c n k', 'trap'),
-  'trap':        op('none', 'n k', 'trap'),  // raises vector n with error code k (negative: none)
-  'skip.zero':   op('none', 'a n', 'skip'),  // passes over n operations when a is zero
-  'call':        op('none', 'h d a b n k', 'call'),
+  'divide.u':    op(57, 'i64', 'a b c n k', 'trap'),
+  'divide.s':    op(58, 'i64', 'a b c n k', 'trap'),
+  'trap':        op(59, 'none', 'n k', 'trap'),  // raises vector n with error code k (negative: none)
+  'skip.zero':   op(60, 'none', 'a n', 'skip'),  // passes over n operations when a is zero
+  'call':        op(61, 'none', 'h d a b n k', 'call'),
 } as const satisfies Record<string, OpRow>
 
 export type OpName = keyof typeof OPS
