@@ -10,6 +10,7 @@ import type { RamRegion } from '../mem/ram.js'
 import type { AtsCapability } from './extended/ats.js'
 import type { PasidCapability } from './extended/pasid.js'
 import type { Fabric, PciNode } from './node.js'
+import { RamCopy } from './ram-copy.js'
 import {
   AT,
   COMPLETION,
@@ -68,10 +69,6 @@ export interface DmaTag {
 }
 
 const NO_TAG: DmaTag = {}
-const PAGE_VIEWS = 256
-/** Copies up to this many bytes with a loop; a view and a call cost about as much (measured, Node 20). */
-const LOOP = 24
-const NO_BYTES = new Uint8Array(0)
 
 /** The bus master of one function. After a refused transfer the `failed…` members say what happened. */
 export class BusMaster {
@@ -95,10 +92,7 @@ export class BusMaster {
   #admittedAt = -1
   /** The function's translation cache is in use; as of that epoch. */
   #cached = false
-  /** Views of whole RAM pages, by page number, so that a 4 KiB read needs no new view. */
-  readonly #views: Uint8Array[] = new Array(PAGE_VIEWS).fill(NO_BYTES)
-  readonly #viewRegion: (RamRegion | undefined)[] = new Array(PAGE_VIEWS).fill(undefined)
-  readonly #viewAt = new Float64Array(PAGE_VIEWS)
+  readonly #copies = new RamCopy()
 
   constructor(node: PciNode, ats?: AtsCapability, pasid?: PasidCapability) {
     this.#node = node
@@ -218,10 +212,12 @@ export class BusMaster {
     const output = answer.output
     const region = memory.ramAt(output)
     if (region !== undefined && output + length <= region.base + region.size) {
-      this.#copy(write, region, output + length, bytes, 0, length)
+      this.#copies.copy(write, region, output + length, bytes, 0, length)
       return true
     }
+    const { pasid, execute, privileged } = r
     const homed = write ? memory.write(output, bytes) : memory.read(output, bytes)
+    this.#retag(hi, lo, write, pasid, execute, privileged)
     return homed || this.#fail('unclaimed', COMPLETION.UR, 0)
   }
 
@@ -232,7 +228,8 @@ export class BusMaster {
     const answer = this.#answer
     const length = bytes.length
     const tracing = this.#trace.on
-    const prefixed = r.pasid >= 0
+    const { pasid, execute, privileged } = r
+    const prefixed = pasid >= 0
     r.write = write
     r.at = AT.UNTRANSLATED
     let hi = startHi
@@ -251,7 +248,7 @@ export class BusMaster {
       r.length = piece
       let output = -1
       if (!prefixed && isMessage(hi, lo)) {
-        if (run) this.#copy(write, run, runEnd, bytes, runFrom, done)
+        if (run) this.#copies.copy(write, run, runEnd, bytes, runFrom, done)
         return this.#toMessage(write, hi, lo, bytes, done)
       }
       if (translator === undefined) {
@@ -259,12 +256,12 @@ export class BusMaster {
       } else {
         if (!cached) translator.translate(r, answer)
         else if (!this.#throughCache(translator)) {
-          if (run) this.#copy(write, run, runEnd, bytes, runFrom, done)
+          if (run) this.#copies.copy(write, run, runEnd, bytes, runFrom, done)
           this.failedDone = done
           return false
         }
         if (answer.status !== COMPLETION.SC) {
-          if (run) this.#copy(write, run, runEnd, bytes, runFrom, done)
+          if (run) this.#copies.copy(write, run, runEnd, bytes, runFrom, done)
           return this.#denied(answer.status, done)
         }
         output = answer.output
@@ -276,7 +273,7 @@ export class BusMaster {
       }
       if (output === runEnd && output + piece <= runLimit) runEnd += piece
       else {
-        if (run) this.#copy(write, run, runEnd, bytes, runFrom, done)
+        if (run) this.#copies.copy(write, run, runEnd, bytes, runFrom, done)
         run = output < 0 ? undefined : memory.ramAt(output)
         runFrom = done
         if (run !== undefined && output + piece <= run.base + run.size) {
@@ -290,6 +287,8 @@ export class BusMaster {
             (write
               ? memory.write(output, bytes, done, piece)
               : memory.read(output, bytes, done, piece))
+          // A register written may make this very function issue requests, through the same objects.
+          this.#retag(hi, lo, write, pasid, execute, privileged)
           if (!homed) return this.#fail('unclaimed', COMPLETION.UR, done)
         }
       }
@@ -300,13 +299,13 @@ export class BusMaster {
       if (lo === 0) {
         hi = (hi + 1) | 0
         if (hi === 0 && done < length) {
-          if (run) this.#copy(write, run, runEnd, bytes, runFrom, done)
+          if (run) this.#copies.copy(write, run, runEnd, bytes, runFrom, done)
           r.hi = r.lo = 0
           return this.#fail('unclaimed', COMPLETION.UR, done)
         }
       }
     }
-    if (run) this.#copy(write, run, runEnd, bytes, runFrom, done)
+    if (run) this.#copies.copy(write, run, runEnd, bytes, runFrom, done)
     return true
   }
 
@@ -333,6 +332,24 @@ export class BusMaster {
     const first = lo >>> 0
     const crosses = hi === 0 && first < MESSAGE_BASE && first + wide > MESSAGE_BASE
     return crosses && !prefixed ? piece : wide
+  }
+
+  #retag(
+    hi: number,
+    lo: number,
+    write: boolean,
+    pasid: number,
+    execute: boolean,
+    privileged: boolean,
+  ): void {
+    const r = this.#request
+    r.hi = hi
+    r.lo = lo
+    r.at = AT.UNTRANSLATED
+    r.write = write
+    r.pasid = pasid
+    r.execute = execute
+    r.privileged = privileged
   }
 
   #denied(status: CompletionStatus, done: number): false {
@@ -427,41 +444,6 @@ export class BusMaster {
   #refuse(reason: DmaFailureReason, status: CompletionStatus): number {
     this.#fail(reason, status, 0)
     return REFUSED
-  }
-
-  /** Copies bytes `from` to `to` of the transfer; the last of them belongs just below address `end`. */
-  #copy(
-    write: boolean,
-    region: RamRegion,
-    end: number,
-    bytes: Uint8Array,
-    from: number,
-    to: number,
-  ): void {
-    const ram = region.bytes
-    const length = to - from
-    const at = end - length - region.base
-    if (length <= LOOP) {
-      if (write) for (let i = 0; i < length; i++) ram[at + i] = bytes[from + i]!
-      else for (let i = 0; i < length; i++) bytes[from + i] = ram[at + i]!
-    } else if (write) {
-      ram.set(length === bytes.length ? bytes : bytes.subarray(from, to), at)
-    } else if (length === 4096 && (at & 4095) === 0) {
-      bytes.set(this.#pageView(region, at), from)
-    } else {
-      bytes.set(ram.subarray(at, at + length), from)
-    }
-    if (write && region.dirty !== undefined) region.wrote(at, length)
-  }
-
-  #pageView(region: RamRegion, at: number): Uint8Array {
-    const slot = (at >>> 12) & (PAGE_VIEWS - 1)
-    if (this.#viewAt[slot] === at && this.#viewRegion[slot] === region) return this.#views[slot]!
-    const view = region.bytes.subarray(at, at + 4096)
-    this.#views[slot] = view
-    this.#viewAt[slot] = at
-    this.#viewRegion[slot] = region
-    return view
   }
 
   #traced(output: number, failure: DmaFailureReason | undefined): void {

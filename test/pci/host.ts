@@ -107,6 +107,7 @@ export class TableTranslator implements UpstreamTranslator {
   translate(r: MemoryRequest, into: Translation): void {
     const address = joinNumber(r.hi, r.lo)
     this.#note(r, address)
+    into.pageBits = 12
     if (r.at === AT.TRANSLATED) {
       into.status = COMPLETION.SC
       into.output = address
