@@ -326,6 +326,19 @@ describe('CACHE_INVLD', () => {
       expect(got.outcome).toBe('invalidate done')
     },
   )
+  it('E108 flushes IOTLB and device TLB by PASID and stops at the device TLB itself', () => {
+    const s = setup()
+    s.c.bind({ hpasid: s.hpasid })
+    const got = flushes(s, page(IOTLB | DEVICE, IOMMU_INV_GRANU_PASID, s.hpasid).bytes)
+    expect([got.result, got.seen.some(e => e.includes('"pasid-iotlb"'))]).toEqual([0, true])
+  })
+  it('E111 rounds the number of pages up to a power of two', () => {
+    const s = setup()
+    s.c.bind({ hpasid: s.hpasid })
+    const got = flushes(s, page(IOTLB, IOMMU_INV_GRANU_ADDR, s.hpasid).bytes)
+    const flush = got.seen.find(e => e.includes('"pasid-iotlb"'))
+    expect(flush).toMatch(/"(order|am|mask|pageBits)":(2|14)\b/)
+  })
   it('V7 E160 narrows the PASID and flushes', () => {
     const s = setup({ profile: 'V7' })
     s.c.bind({ hpasid: s.hpasid })
