@@ -218,6 +218,7 @@ export function codeOf(run: () => unknown): string {
 /** A guest's 4-level first-stage table in guest physical pages: maps one page. */
 export class GuestTable {
   readonly root: number
+  readonly #frames: number[] = []
   readonly #b: Bench
   readonly #domain: Domain
   #next: number
@@ -258,7 +259,14 @@ export class GuestTable {
 
   #page(): number {
     const page = this.#next++
-    this.#domain.map(page, this.#b.frames.alloc() / 4096, 1, 3)
+    const frame = this.#b.frames.alloc()
+    this.#frames.push(frame)
+    this.#domain.map(page, frame / 4096, 1, 3)
     return page * 4096
+  }
+
+  /** Gives the host pages back; nothing may walk the table any more. */
+  free(): void {
+    for (const frame of this.#frames.splice(0)) this.#b.frames.free(frame)
   }
 }
