@@ -101,13 +101,15 @@ function members(
   })
 }
 
-/** Names that share a word with what was asked for. */
+/** The names that share most words with what was asked for. */
 function nearest(name: string): string {
-  const words = name
-    .toLowerCase()
-    .split('_')
-    .filter(w => w.length > 2 && !['vfio', 'kvm', 'iommu'].includes(w))
-  const all = [...STRUCTS.keys(), ...CALLS.map(c => c.name)]
-  const close = all.filter(n => words.some(w => n.toLowerCase().includes(w))).slice(0, 5)
+  const words = name.toLowerCase().split('_')
+  const shared = (n: string) => words.filter(w => n.toLowerCase().split('_').includes(w)).length
+  const close = [...STRUCTS.keys(), ...CALLS.map(c => c.name)]
+    .map(n => ({ n, score: shared(n) - n.split('_').length / 100 }))
+    .filter(({ score }) => score > 1)
+    .sort((a, b) => b.score - a.score)
+    .slice(0, 4)
+    .map(({ n }) => n)
   return close.length ? `; did you mean ${close.join(', ')}?` : '; `vfio-emu abi` lists them all'
 }

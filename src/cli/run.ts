@@ -6,7 +6,7 @@ import { Command, Option } from 'commander'
 import { formatBdf } from '../base/addr.js'
 import { ErrnoError } from '../base/errno.js'
 import { createMachine, type Machine } from '../machine.js'
-import { ImageError } from '../vmm/elf.js'
+import { ImageError, readElf } from '../vmm/elf.js'
 import { type GuestEnd, Vmm } from '../vmm/vmm.js'
 import { describeMachine, loadMachine } from './machine-file.js'
 import { columns, formatBytes, formatTime, style, toJson, UsageError } from './output.js'
@@ -80,7 +80,6 @@ function runGuest(machine: Machine, image: Uint8Array): GuestEnd {
       machine.settle()
     }
   } catch (error) {
-    if (error instanceof ImageError) throw new UsageError(`guest image: ${error.message}`)
     if (error instanceof ErrnoError) throw new UsageError(`the machine refused: ${error.message}`)
     throw error
   } finally {
@@ -89,12 +88,21 @@ function runGuest(machine: Machine, image: Uint8Array): GuestEnd {
   }
 }
 
+/** The guest image, found good before anything is built around it. */
 function readImage(path: string): Uint8Array {
+  let image: Uint8Array
   try {
-    return readFileSync(path)
+    image = readFileSync(path)
   } catch (error) {
     throw new UsageError(`cannot read guest image ${path}: ${(error as Error).message}`)
   }
+  try {
+    readElf(image, GUEST_RAM)
+  } catch (error) {
+    if (error instanceof ImageError) throw new UsageError(`guest image ${path}: ${error.message}`)
+    throw error
+  }
+  return image
 }
 
 interface Teller {

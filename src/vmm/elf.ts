@@ -44,10 +44,27 @@ export class ImageError extends Error {
 
 /**
  * Copies the loadable segments of `image` to their physical addresses in `ram` (guest RAM from
- * address 0) and returns the entry point. Throws ImageError for anything that is no whole static
- * x86-64 executable or does not fit; then `ram` is untouched.
+ * address 0) and returns the entry point. Throws ImageError as `readElf` does; then `ram` is untouched.
  */
 export function loadElf(image: Uint8Array, ram: Uint8Array): bigint {
+  const { entry, segments } = readElf(image, ram.length)
+  for (const p of segments) {
+    const to = Number(p.p_paddr)
+    const file = image.subarray(Number(p.p_offset), Number(p.p_offset + p.p_filesz))
+    ram.fill(0, to, to + Number(p.p_memsz))
+    ram.set(file, to)
+  }
+  return entry
+}
+
+/**
+ * Entry point and loadable segments of `image`. Throws ImageError for anything that is no whole static
+ * x86-64 executable or does not fit into `ramBytes`.
+ */
+export function readElf(
+  image: Uint8Array,
+  ramBytes: number,
+): { readonly entry: bigint; readonly segments: readonly ReturnType<typeof Elf64_Phdr.at>[] } {
   if (image.length < Elf64_Ehdr.size)
     throw new ImageError(`${image.length} bytes are no ELF header`)
   const header = Elf64_Ehdr.at(image)
@@ -73,8 +90,8 @@ export function loadElf(image: Uint8Array, ram: Uint8Array): bigint {
     if (p.p_filesz > p.p_memsz) throw new ImageError(`${what} has more file than memory`)
     if (p.p_offset + p.p_filesz > BigInt(image.length))
       throw new ImageError(`truncated: ${what} lies past the end of the file`)
-    if (p.p_paddr + p.p_memsz > BigInt(ram.length))
-      throw new ImageError(`${what} does not fit into ${ram.length >> 20} MiB of guest RAM`)
+    if (p.p_paddr + p.p_memsz > BigInt(ramBytes))
+      throw new ImageError(`${what} does not fit into ${ramBytes >> 20} MiB of guest RAM`)
     segments.push(p)
   }
   if (segments.length === 0) throw new ImageError('no loadable segment')
@@ -84,11 +101,5 @@ export function loadElf(image: Uint8Array, ram: Uint8Array): bigint {
   if (!inside)
     throw new ImageError(`entry point ${hex(header.e_entry)} lies in no loadable segment`)
 
-  for (const p of segments) {
-    const to = Number(p.p_paddr)
-    const file = image.subarray(Number(p.p_offset), Number(p.p_offset + p.p_filesz))
-    ram.fill(0, to, to + Number(p.p_memsz))
-    ram.set(file, to)
-  }
-  return header.e_entry
+  return { entry: header.e_entry, segments }
 }

@@ -105,8 +105,7 @@ export class PageRequestChannel {
    * once, so that the device never waits for nobody.
    */
   poll(guestBdf: number, deliver: (request: PageRequest) => boolean): void {
-    if (this.#sys.readable(this.eventfd))
-      this.#sys.read(this.eventfd, new Uint8Array(8))
+    if (this.#sys.readable(this.eventfd)) this.#sys.read(this.eventfd, new Uint8Array(8))
     this.#sys.pread(this.#device, this.#ring.bytes, this.#faults)
     const record = iommu_fault()
     while (this.#tail !== this.#ring.head) {
