@@ -53,6 +53,13 @@ function evaluate(text: string): number {
   }, 0)
 }
 
+/** How a header may call a member: by our name, or, where C has an anonymous union, by the union's members. */
+function namesOf(s: AnyStruct, member: string): string[] {
+  const type: unknown = s.members[member]
+  const isUnion = typeof type === 'function' && (type as AnyStruct).ctype.startsWith('union ')
+  return isUnion ? [member, Object.keys((type as AnyStruct).offsets)[0]!] : [member]
+}
+
 /** Sizes, offsets and values of everything named that the headers know. */
 export function ask(source: Source, structs: AnyStruct[], constants: string[]): Answers {
   const head = [
@@ -64,8 +71,10 @@ export function ask(source: Source, structs: AnyStruct[], constants: string[]): 
   const body = [
     ...structs.flatMap(s => [
       `printf("%s||%zu\\n", "${s.ctype}", sizeof(${s.ctype}));`,
-      ...Object.keys(s.offsets).map(
-        m => `printf("%s|%s|%zu\\n", "${s.ctype}", "${m}", offsetof(${s.ctype}, ${m}));`,
+      ...Object.keys(s.offsets).flatMap(m =>
+        namesOf(s, m).map(
+          n => `printf("%s|%s|%zu\\n", "${s.ctype}", "${m}", offsetof(${s.ctype}, ${n}));`,
+        ),
       ),
     ]),
     ...constants.map(c => `printf("|%s|%lld\\n", "${c}", (long long)(${c}));`),
