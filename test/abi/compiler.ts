@@ -56,8 +56,10 @@ function evaluate(text: string): number {
 /** How a header may call a member: by our name, or, where C has an anonymous union, by the union's members. */
 function namesOf(s: AnyStruct, member: string): string[] {
   const type: unknown = s.members[member]
-  const isUnion = typeof type === 'function' && (type as AnyStruct).ctype.startsWith('union ')
-  return isUnion ? [member, Object.keys((type as AnyStruct).offsets)[0]!] : [member]
+  if (typeof type !== 'function') return [member]
+  const inner = Object.entries((type as AnyStruct).offsets)
+  const isUnion = inner.length > 1 && inner.every(([, offset]) => offset === 0)
+  return isUnion ? [member, inner[0]![0]] : [member]
 }
 
 /** Sizes, offsets and values of everything named that the headers know. */
