@@ -52,8 +52,9 @@ export class BoundPasid {
 export interface BindUnit {
   readonly ioasid: IoasidAllocator
   readonly invalidator: VtdInvalidator
-  /** The entry bits that every entry of the unit has. */
-  readonly snoop: { readonly PWSNP: boolean; readonly PGSNP: boolean }
+  /** What every entry of the unit has: table walks snoop, accesses snoop. */
+  readonly walkSnoop: boolean
+  readonly coherent: boolean
   readonly canNest: boolean
   readonly fiveLevel: boolean
   readonly supervisor: boolean
@@ -72,6 +73,8 @@ export interface BindUnit {
 export class VtdBindings implements IoasidNotifier {
   readonly priority = 'iommu'
   readonly #unit: BindUnit
+  /** Rewritten by every bind. NXE: a guest's tables may use XD. */
+  readonly #entry = PASID_ENTRY.create({ PGTT: PGTT.NESTED, NXE: true, P: true })
   /** Sets whose events are heard, with the number of domains that use them. */
   readonly #sets = new Map<IoasidSet, { domains: number; readonly end: () => void }>()
 
@@ -138,22 +141,17 @@ export class VtdBindings implements IoasidNotifier {
     const at = device.pasids.make(pasid)
     const withSpid = (data.flags & BigInt(IOMMU_SVA_GPASID_VAL)) !== 0n
     this.#use(bound, set, pasid, device, withSpid ? spidOf(data.gpasid) : INVALID_IOASID)
-    device.pasids.set(
-      at,
-      PASID_ENTRY.create({
-        FSPTPTR: gpgd,
-        FSPM: five ? 1 : 0,
-        SRE: (flags & IOMMU_SVA_VTD_GPASID_SRE) !== 0,
-        EAFE: (flags & IOMMU_SVA_VTD_GPASID_EAFE) !== 0,
-        NXE: true,
-        ...u.snoop,
-        DID: domain.id,
-        SSPTPTR: domain.root,
-        AW: domain.aw,
-        PGTT: PGTT.NESTED,
-        P: true,
-      }),
-    )
+    const entry = this.#entry
+    entry.FSPTPTR = gpgd
+    entry.FSPM = five ? 1 : 0
+    entry.SRE = (flags & IOMMU_SVA_VTD_GPASID_SRE) !== 0
+    entry.EAFE = (flags & IOMMU_SVA_VTD_GPASID_EAFE) !== 0
+    entry.PWSNP = u.walkSnoop
+    entry.PGSNP = u.coherent
+    entry.DID = domain.id
+    entry.SSPTPTR = domain.root
+    entry.AW = domain.aw
+    device.pasids.set(at, entry)
     domain.bound++
     u.trace('bind', bdf, pasid)
   }

@@ -179,7 +179,7 @@ export class PageRequestDrain {
     this.#frames = frames
     this.#owner = owner
     this.#queue = frames.alloc(1 << QUEUE_PAGES_LOG2)
-    this.#timer = clock.timer(() => this.drain())
+    this.#timer = clock.timer(() => this.#serve())
     registers.write('PQH_REG', {})
     registers.write('PQT_REG', {})
     registers.write('PQA_REG', { PQA: this.#queue, PQS: QUEUE_PAGES_LOG2 })
@@ -195,23 +195,28 @@ export class PageRequestDrain {
     this.#frames.free(this.#queue, 1 << QUEUE_PAGES_LOG2)
   }
 
-  /** Takes every queued request. A request that arrives meanwhile is taken too. */
+  /** Takes every queued request, those that arrive meanwhile too. */
   drain(): void {
     if (this.#draining) return
     this.#draining = true
     const registers = this.#registers
-    registers.write('PRS_REG', { PPR: true })
-    let tail = registers.read('PQT_REG').PQT * REQUEST_BYTES
-    while (this.#head !== tail) {
-      this.#memory.read(this.#queue + this.#head, this.#descriptor.bytes)
-      this.#head = (this.#head + REQUEST_BYTES) % this.#bytes
-      this.#take()
-      if (this.#head !== tail) continue
+    for (;;) {
+      const tail = registers.read('PQT_REG').PQT * REQUEST_BYTES
+      if (tail === this.#head) break
+      registers.write('PRS_REG', { PPR: true })
+      while (this.#head !== tail) {
+        this.#memory.read(this.#queue + this.#head, this.#descriptor.bytes)
+        this.#head = (this.#head + REQUEST_BYTES) % this.#bytes
+        this.#take()
+      }
       registers.write('PQH_REG', { PQH: this.#head / REQUEST_BYTES })
-      tail = registers.read('PQT_REG').PQT * REQUEST_BYTES
     }
-    if (registers.read('PRS_REG').PRO) registers.write('PRS_REG', { PRO: true })
     this.#draining = false
+  }
+
+  #serve(): void {
+    this.drain()
+    if (this.#registers.read('PRS_REG').PRO) this.#registers.write('PRS_REG', { PRO: true })
   }
 
   #take(): void {

@@ -256,8 +256,8 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
     return this.ioasid.hostSet
   }
 
-  get snoop(): { readonly PWSNP: boolean; readonly PGSNP: boolean } {
-    return { PWSNP: this.#c.walkSnoop, PGSNP: this.#c.snoop }
+  get walkSnoop(): boolean {
+    return this.#c.walkSnoop
   }
 
   get fiveLevel(): boolean {
@@ -314,7 +314,8 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
     const device = new VtdDevice(this.#config, bdf, domain, table)
     try {
       const entry = PASID_ENTRY.create({
-        ...this.snoop,
+        PWSNP: caps.walkSnoop,
+        PGSNP: caps.snoop,
         DID: domain.id,
         SSPTPTR: domain.root,
         AW: domain.aw,
