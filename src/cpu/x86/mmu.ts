@@ -422,7 +422,8 @@ export class Mmu implements MemoryPort {
       for (let i = 0; i < length; i++) {
         into[start + i] = i < 8 ? halves[i >> 2]! >>> (8 * (i & 3)) : 0
       }
-    } else if (this.#home(address)) this.#memory.read(address, into, start, length)
+    } else if (this.#home(address) || this.#around.populate(address))
+      this.#memory.read(address, into, start, length)
     else this.#leave(address, into, start, length, false)
   }
 
@@ -436,6 +437,7 @@ export class Mmu implements MemoryPort {
       this.#around.apicWrite(apic, length, value)
       return
     }
+    if (!this.#home(address)) this.#around.populate(address)
     const ram = this.#memory.ramAt(address)
     const here = ram === undefined ? this.#memory.mmioAt(address) : !this.#around.readOnly(ram)
     if (here) this.#memory.write(address, from, start, length)
