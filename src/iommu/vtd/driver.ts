@@ -18,17 +18,14 @@ import type { IoasidSet } from '../ioasid-set.js'
 import { type FoundFunction, PciConfig } from '../pci-config.js'
 import {
   IOMMU_FAULT_PAGE_REQUEST_PASID_VALID,
-  IOMMU_NESTING_FEAT_BIND_PGTBL,
-  IOMMU_NESTING_FEAT_CACHE_INVLD,
-  IOMMU_NESTING_FEAT_SYSWIDE_PASID,
   IOMMU_PAGE_RESP_FAILURE,
   IOMMU_PAGE_RESP_INVALID,
   IOMMU_PAGE_RESP_SUCCESS,
-  IOMMU_PASID_FORMAT_INTEL_VTD,
   type IommuFault,
 } from '../uapi.js'
 import { DESCRIPTOR, PAGE_GROUP_RESPONSE_DESCRIPTOR } from './descriptors.js'
 import { type BindUnit, VtdBindings } from './driver-bind.js'
+import { type Capabilities, readCapabilities } from './driver-capabilities.js'
 import { pasidBits, VtdDevice } from './driver-device.js'
 import { type DomainUnit, VtdDomain } from './driver-domain.js'
 import { EVENT_CONTROL, FaultDrain, PageRequestDrain } from './driver-faults.js'
@@ -36,7 +33,7 @@ import { InterruptTable } from './driver-interrupts.js'
 import { VtdInvalidator } from './driver-invalidate.js'
 import { InvalidationQueue } from './driver-queue.js'
 import { UnitRegisters } from './driver-registers.js'
-import { SecondStage, type SecondStageShape } from './driver-second-stage.js'
+import { SecondStage } from './driver-second-stage.js'
 import { ContextTables, PasidTable } from './driver-tables.js'
 import { TTM } from './registers.js'
 import { PASID_ENTRY, PGTT, SM_CONTEXT_ENTRY } from './tables.js'
@@ -68,40 +65,13 @@ export interface VtdDriverOptions {
   readonly ioasid: IoasidAllocator
 }
 
-/** Bits of CAP and ECAP that a guest may rely on: FS1GP and FS5LP; PRS, ERS, SRS, EAFS and PASID. */
-export const NESTING_CAP_MASK = (1n << 56n) | (1n << 60n)
-export const NESTING_ECAP_MASK = (1n << 29n) | (1n << 30n) | (1n << 31n) | (1n << 34n) | (1n << 40n)
-
 const GCMD = { TE: 31, SRTP: 30, QIE: 26, IRE: 25, SIRTP: 24 } as const
 /** The PASID entry that requests without PASID use. */
 const RID_PASID = 0
-const PASID_LIMIT_BITS = 20
 const RESPONSE_CODES: Readonly<Record<number, number>> = {
   [IOMMU_PAGE_RESP_SUCCESS]: 0,
   [IOMMU_PAGE_RESP_INVALID]: 1,
   [IOMMU_PAGE_RESP_FAILURE]: 15,
-}
-
-/** What the unit's capability registers say, digested once. */
-interface Capabilities {
-  readonly shape: SecondStageShape | undefined
-  readonly domainIds: number
-  readonly largestMask: number
-  readonly fiveLevel: boolean
-  readonly scalable: boolean
-  readonly canNest: boolean
-  readonly pasid: boolean
-  readonly pasidBits: number
-  readonly supervisor: boolean
-  readonly extendedAccess: boolean
-  readonly pageRequests: boolean
-  readonly drainPages: boolean
-  readonly deviceTlb: boolean
-  readonly interruptRemapping: boolean
-  readonly walkSnoop: boolean
-  readonly snoop: boolean
-  readonly cap: bigint
-  readonly ecap: bigint
 }
 
 /** The driver of one unit. */
@@ -146,7 +116,7 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
     if (this.#caps !== undefined) return
     const { memory, frames, clock } = this.#options
     const registers = this.#registers
-    const caps = this.#readCapabilities()
+    const caps = readCapabilities(registers)
     this.#caps = caps
     if (!caps.scalable) throw new Error('VT-d driver: the unit has no scalable mode')
     this.#domainIds = new IdAllocator(1, caps.domainIds - 1)
@@ -229,23 +199,11 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
   }
 
   get nesting(): NestingInfo | undefined {
-    const caps = this.#c
-    if (!caps.canNest || caps.shape === undefined) return undefined
-    return {
-      format: IOMMU_PASID_FORMAT_INTEL_VTD,
-      features:
-        IOMMU_NESTING_FEAT_SYSWIDE_PASID |
-        IOMMU_NESTING_FEAT_BIND_PGTBL |
-        IOMMU_NESTING_FEAT_CACHE_INVLD,
-      addrWidth: caps.shape.width,
-      pasidBits: caps.pasidBits,
-      cap: caps.cap & NESTING_CAP_MASK,
-      ecap: caps.ecap & NESTING_ECAP_MASK,
-    }
+    return this.#c.nesting
   }
 
   get canNest(): boolean {
-    return this.#c.canNest
+    return this.#c.nesting !== undefined
   }
 
   get coherent(): boolean {
@@ -275,9 +233,9 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
   // ---- domains and devices ----
 
   domainAlloc({ nesting }: { readonly nesting: boolean }): Domain {
-    const { shape, canNest } = this.#c
+    const { shape, nesting: info } = this.#c
     if (shape === undefined) throw new ErrnoError('ENODEV', 'the unit has no second stage')
-    if (nesting && !canNest) throw new ErrnoError('ENODEV', 'the unit does not nest')
+    if (nesting && info === undefined) throw new ErrnoError('ENODEV', 'the unit does not nest')
     const id = this.#domainIds!.alloc()
     if (id < 0) throw new ErrnoError('ENOSPC', 'every domain id of the unit is taken')
     try {
@@ -428,41 +386,4 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
     registers.store32(control + 12, 0)
     registers.store32(control, 0)
   }
-
-  #readCapabilities(): Capabilities {
-    const cap = this.#registers.read('CAP_REG')
-    const ecap = this.#registers.read('ECAP_REG')
-    const scalable = ecap.SMTS && ecap.QI
-    const bits = Math.min(PASID_LIMIT_BITS, ecap.PSS + 1)
-    return {
-      shape: ecap.SSTS ? shapeOf(cap.SAGAW, cap.MGAW + 1, cap.SSLPS) : undefined,
-      domainIds: 2 ** (4 + 2 * cap.ND),
-      largestMask: cap.PSI ? cap.MAMV : -1,
-      fiveLevel: cap.FS5LP,
-      scalable,
-      canNest: scalable && ecap.NEST && ecap.SSTS && ecap.FSTS,
-      pasid: ecap.PASID,
-      pasidBits: ecap.PASID ? bits : 0,
-      supervisor: ecap.SRS,
-      extendedAccess: ecap.EAFS,
-      pageRequests: ecap.PRS,
-      drainPages: ecap.PDS,
-      deviceTlb: ecap.DT,
-      interruptRemapping: ecap.IR,
-      walkSnoop: ecap.SMPWCS,
-      snoop: ecap.SC,
-      cap: cap.$value,
-      ecap: ecap.$value,
-    }
-  }
-}
-
-/** The widest tables that the unit has and its address width needs. */
-function shapeOf(sagaw: number, width: number, largePages: number): SecondStageShape | undefined {
-  for (const levels of [5, 4, 3] as const) {
-    const needed = levels === 3 || width > 12 + 9 * (levels - 1)
-    if (needed && sagaw & (1 << (levels - 2)))
-      return { levels, width, largest: largePages & 1 ? (largePages & 2 ? 3 : 2) : 1 }
-  }
-  return undefined
 }
