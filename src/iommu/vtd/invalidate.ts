@@ -3,29 +3,20 @@
  * (VT-d 6.5, 11.4.6). Descriptors execute one at a time, in order, when software moves the tail. What
  * is dropped is caches.ts's and remap.ts's business; errors go to the fault log.
  */
+import { join } from '../../base/addr.js'
 import type { Timer } from '../../base/clock.js'
-import type { Field, Layout } from '../../base/fields.js'
 import type { LiveRegisters } from '../../base/registers.js'
 import type { TracePoint } from '../../base/trace.js'
+import type { EntryInto } from '../../mem/address-space.js'
 import {
   type AtsInvalidation,
   NO_PASID,
   type PageGroupResponse,
   PRG_RESPONSE,
 } from '../../pci/request.js'
-import { MAMV, type VtdConfig } from './config.js'
-import {
-  CONTEXT_CACHE_DESCRIPTOR,
-  DESCRIPTOR,
-  DEVICE_TLB_DESCRIPTOR,
-  INTERRUPT_ENTRY_CACHE_DESCRIPTOR,
-  IOTLB_DESCRIPTOR,
-  PAGE_GROUP_RESPONSE_DESCRIPTOR,
-  PASID_CACHE_DESCRIPTOR,
-  PASID_DEVICE_TLB_DESCRIPTOR,
-  PASID_IOTLB_DESCRIPTOR,
-  WAIT_DESCRIPTOR,
-} from './descriptors.js'
+import type { VtdConfig } from './config.js'
+import { knownDescriptor, wellFormedDescriptor } from './descriptor-check.js'
+import { DESCRIPTOR } from './descriptors.js'
 import type { EventInterrupt } from './events.js'
 import type { FaultLog } from './faults.js'
 import type { VtdHooks } from './hooks.js'
@@ -82,10 +73,12 @@ export interface TranslationCaches {
 
 /** What the queue invalidates and where it reaches out. */
 export interface InvalidationTargets {
+  /** The register file's bytes. */
+  readonly bytes: Uint8Array
   readonly regs: LiveRegisters<typeof VTD_REGISTERS>
   readonly config: VtdConfig
   readonly memory: {
-    read(addr: number, into: Uint8Array): boolean
+    readEntry(at: number, into: EntryInto): boolean
     writeU32(addr: number, value: number): boolean
   }
   readonly faults: FaultLog
@@ -99,47 +92,28 @@ export interface InvalidationTargets {
 /** Function bits that FM ignores (VT-d table 21). */
 const FUNCTION_MASK = [0, 4, 6, 7] as const
 
-const buffer = (): Uint8Array => new Uint8Array(32)
-
-/** The bits of a descriptor that may be set, word by word. */
-function allowed(layout: Layout, also: readonly (readonly [hi: number, lo: number])[] = []) {
-  const words = new Uint32Array(8)
-  const ranges = Object.values<Field>(layout.fields).map(f => [f.hi, f.lo] as const)
-  for (const [hi, lo] of [...ranges, ...also])
-    for (let bit = lo; bit <= hi; bit++) words[bit >> 5]! |= 1 << (bit & 31)
-  return words
-}
-
-const ALLOWED: Readonly<Record<number, Uint32Array>> = {
-  [DESCRIPTOR.CONTEXT_CACHE]: allowed(CONTEXT_CACHE_DESCRIPTOR),
-  [DESCRIPTOR.IOTLB]: allowed(IOTLB_DESCRIPTOR),
-  [DESCRIPTOR.DEVICE_TLB]: allowed(DEVICE_TLB_DESCRIPTOR),
-  [DESCRIPTOR.INTERRUPT_ENTRY_CACHE]: allowed(INTERRUPT_ENTRY_CACHE_DESCRIPTOR),
-  [DESCRIPTOR.WAIT]: allowed(WAIT_DESCRIPTOR),
-  [DESCRIPTOR.PASID_IOTLB]: allowed(PASID_IOTLB_DESCRIPTOR),
-  [DESCRIPTOR.PASID_CACHE]: allowed(PASID_CACHE_DESCRIPTOR),
-  [DESCRIPTOR.PASID_DEVICE_TLB]: allowed(PASID_DEVICE_TLB_DESCRIPTOR),
-  // Bit 66 is ignored: older software copies LPIG there.
-  [DESCRIPTOR.PAGE_GROUP_RESPONSE]: allowed(PAGE_GROUP_RESPONSE_DESCRIPTOR, [[66, 66]]),
-}
+// Words of the register file, and bits in them, that every descriptor touches.
+const GSTS = 0x1c >> 2
+const QIES = 1 << 26
+const FSTS = 0x34 >> 2
+const STOPPED = 0x50 // IQE, ITE
+const IQH = 0x80 >> 2
+const IQT = 0x88 >> 2
+const IQA = 0x90 >> 2
+const DW = 0x800
+/** IQH and IQT count bytes; their low 4 bits are reserved. */
+const OFFSET = 0x7_fff0
 
 /** The invalidation queue and registers of one unit. */
 export class Invalidation {
   readonly #t: InvalidationTargets
   readonly #event: EventInterrupt
   readonly #point: TracePoint<InvalidationEvent>
-  readonly #bytes = buffer()
-  readonly #words = new Uint32Array(this.#bytes.buffer)
-  readonly #contextCache = CONTEXT_CACHE_DESCRIPTOR.at(this.#bytes)
-  readonly #pasidCache = PASID_CACHE_DESCRIPTOR.at(this.#bytes)
-  readonly #iotlb = IOTLB_DESCRIPTOR.at(this.#bytes)
-  readonly #pasidIotlb = PASID_IOTLB_DESCRIPTOR.at(this.#bytes)
-  readonly #deviceTlb = DEVICE_TLB_DESCRIPTOR.at(this.#bytes)
-  readonly #pasidDeviceTlb = PASID_DEVICE_TLB_DESCRIPTOR.at(this.#bytes)
-  readonly #entryCache = INTERRUPT_ENTRY_CACHE_DESCRIPTOR.at(this.#bytes)
-  readonly #wait = WAIT_DESCRIPTOR.at(this.#bytes)
-  readonly #response = PAGE_GROUP_RESPONSE_DESCRIPTOR.at(this.#bytes)
-  readonly #half = new Uint8Array(this.#bytes.buffer, 0, 16)
+  readonly #registers: Int32Array
+  /** The descriptor being executed; positions are those of descriptors.ts. */
+  readonly #words = new Int32Array(8)
+  readonly #pair: EntryInto = { entryLo: 0, entryHi: 0 }
+  readonly #statusLimit: number
   readonly #ats: AtsInvalidation = {
     requester: 0,
     pasid: NO_PASID,
@@ -161,6 +135,9 @@ export class Invalidation {
     timer: (run: () => void) => Timer,
   ) {
     this.#t = targets
+    const { bytes } = targets
+    this.#registers = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2)
+    this.#statusLimit = 2 ** targets.config.hostAddressWidth
     this.#event = event
     this.#point = point
     this.#again = timer(() => this.run())
@@ -189,8 +166,7 @@ export class Invalidation {
   run(): void {
     if (this.#running) return
     this.#running = true
-    const { regs } = this.#t
-    for (let left = 256 << regs.IQA_REG.QS; this.#executeOne(); left--) {
+    for (let left = 256 << (this.#registers[IQA]! & 7); this.#executeOne(); left--) {
       if (left === 0) {
         this.#again.start()
         break
@@ -201,134 +177,99 @@ export class Invalidation {
 
   /** Executes the descriptor at the head; false when there is none or the queue is stopped. */
   #executeOne(): boolean {
-    const { regs, config, memory } = this.#t
-    if (!regs.GSTS_REG.QIES || regs.FSTS_REG.IQE || regs.FSTS_REG.ITE) return false
-    const { DW: wide, QS } = regs.IQA_REG
-    const units = 256 << QS // a queue's size in 16-byte units, as heads and tails count
-    const tail = regs.IQT_REG.QT
-    const head = regs.IQH_REG.QH
+    const r = this.#registers
+    if ((r[GSTS]! & QIES) === 0 || (r[FSTS]! & STOPPED) !== 0) return false
+    const head = r[IQH]!
+    const tail = r[IQT]! & OFFSET
     if (head === tail) {
       if (this.#timedOut >= 0) this.#timeOut()
       return false
     }
-    const mode = this.#t.caches.mode
-    if (tail >= units) return this.#error(IQEI.INVALID_TAIL)
-    if (wide && (tail & 1) !== 0) return this.#error(IQEI.MISALIGNED_TAIL)
-    if (mode === 2) return this.#error(IQEI.INVALID_TTM)
+    const { caches, config } = this.#t
+    const wide = (r[IQA]! & DW) !== 0
+    const bytes = 4096 << (r[IQA]! & 7)
+    const { mode } = caches
+    if (tail >= bytes) return this.#error(IQEI.INVALID_TAIL)
+    if (wide && (tail & 16) !== 0) return this.#error(IQEI.MISALIGNED_TAIL)
+    if (mode === TTM.RESERVED) return this.#error(IQEI.INVALID_TTM)
     if (wide ? !config.scalableMode && !config.abortDma : mode !== TTM.LEGACY)
       return this.#error(IQEI.INVALID_WIDTH)
-    const at = regs.IQA_REG.IQA + head * 16
-    if (!memory.read(at, wide ? this.#bytes : this.#half)) return this.#error(IQEI.FETCH_FAILED)
-    if (!wide) this.#words.fill(0, 4)
+    const size = wide ? 32 : 16
+    if (!this.#fetch(head, size)) return this.#error(IQEI.FETCH_FAILED)
 
-    const type = ((this.#words[0]! >>> 5) & 0x70) | (this.#words[0]! & 0xf)
-    if (!this.#known(type, wide && mode !== TTM.LEGACY)) return this.#error(IQEI.INVALID_TYPE)
-    if (!this.#wellFormed(type)) return this.#error(IQEI.RESERVED_FIELD)
-    const step = wide ? 2 : 1
-    regs.IQH_REG.QH = head + step >= units ? 0 : head + step
+    const words = this.#words
+    const type = ((words[0]! >>> 5) & 0x70) | (words[0]! & 0xf)
+    if (!knownDescriptor(type, wide && mode !== TTM.LEGACY, config))
+      return this.#error(IQEI.INVALID_TYPE)
+    if (!wellFormedDescriptor(type, words, config)) return this.#error(IQEI.RESERVED_FIELD)
+    r[IQH] = head + size >= bytes ? 0 : head + size
     this.#execute(type)
     return true
   }
 
-  #known(type: number, withPasid: boolean): boolean {
-    const { config } = this.#t
-    switch (type) {
-      case DESCRIPTOR.CONTEXT_CACHE:
-      case DESCRIPTOR.IOTLB:
-      case DESCRIPTOR.WAIT:
-        return true
-      case DESCRIPTOR.INTERRUPT_ENTRY_CACHE:
-        return config.interruptRemapping
-      case DESCRIPTOR.DEVICE_TLB:
-        return config.deviceTlb
-      case DESCRIPTOR.PASID_IOTLB:
-      case DESCRIPTOR.PASID_CACHE:
-        return withPasid
-      case DESCRIPTOR.PASID_DEVICE_TLB:
-        return withPasid && config.deviceTlb
-      case DESCRIPTOR.PAGE_GROUP_RESPONSE:
-        return withPasid && config.pageRequests
-      default:
-        return false
-    }
-  }
-
-  /** Checks reserved fields and reserved values of granularities. */
-  #wellFormed(type: number): boolean {
-    const { config } = this.#t
+  /** Reads the descriptor at an offset of the queue. */
+  #fetch(offset: number, size: number): boolean {
     const words = this.#words
-    const mask = ALLOWED[type]!
-    for (let i = 0; i < 8; i++) if ((words[i]! & ~mask[i]!) !== 0) return false
-    switch (type) {
-      case DESCRIPTOR.CONTEXT_CACHE:
-        return this.#contextCache.G !== 0
-      case DESCRIPTOR.PASID_CACHE:
-        return this.#pasidCache.G !== 2
-      case DESCRIPTOR.IOTLB:
-        return this.#iotlb.G !== 0 && (this.#iotlb.G !== 3 || this.#iotlb.AM <= MAMV)
-      case DESCRIPTOR.PASID_IOTLB:
-        return this.#pasidIotlb.G >= 2
-      case DESCRIPTOR.WAIT:
-        return config.pageRequestDrain || !this.#wait.PD
-      case DESCRIPTOR.DEVICE_TLB:
-        return (
-          config.deviceTlbThrottle || (this.#deviceTlb.PFSID_HI | this.#deviceTlb.PFSID_LO) === 0
-        )
-      case DESCRIPTOR.PASID_DEVICE_TLB:
-        return (
-          config.deviceTlbThrottle ||
-          (this.#pasidDeviceTlb.PFSID_HI | this.#pasidDeviceTlb.PFSID_LO) === 0
-        )
-      default:
-        return true
+    const pair = this.#pair
+    const base =
+      (this.#registers[IQA + 1]! >>> 0) * 2 ** 32 + ((this.#registers[IQA]! & -4096) >>> 0)
+    words.fill(0)
+    for (let i = 0; i < size; i += 8) {
+      const at = base + offset + i
+      if (at >= this.#statusLimit || !this.#t.memory.readEntry(at, pair)) return false
+      words[i >> 2] = pair.entryLo
+      words[(i >> 2) + 1] = pair.entryHi
     }
+    return true
   }
 
   #execute(type: number): void {
+    const words = this.#words
+    const w0 = words[0]!
+    const w1 = words[1]!
+    const w2 = words[2]!
+    const hi = words[3]!
+    const granularity = (w0 >>> 4) & 3
+    const did = w0 >>> 16
+    const pasid = w1 & 0xf_ffff
+    const lo = w2 & -4096
     switch (type) {
-      case DESCRIPTOR.CONTEXT_CACHE: {
-        const { G, DID, SID, FM } = this.#contextCache
-        this.contextCache(G, DID, SID, FM)
+      case DESCRIPTOR.CONTEXT_CACHE:
+        this.contextCache(granularity, did, w1 & 0xffff, (w1 >>> 16) & 3)
         return
-      }
       case DESCRIPTOR.PASID_CACHE:
-        this.#executePasidCache()
+        this.#pasidCache(granularity, did, pasid)
         return
-      case DESCRIPTOR.IOTLB: {
-        const d = this.#iotlb
-        this.iotlb(d.G, d.DID, d.ADDR_HI | 0, (d.ADDR_LO << 12) | 0, d.AM, d.IH)
+      case DESCRIPTOR.IOTLB:
+        this.iotlb(granularity, did, hi, lo, w2 & 63, (w2 & 64) !== 0)
         return
-      }
       case DESCRIPTOR.PASID_IOTLB:
-        this.#executePasidIotlb()
+        this.#pasidIotlb(granularity === 3, did, pasid, hi, lo, w2 & 63, (w2 & 64) !== 0)
         return
-      case DESCRIPTOR.DEVICE_TLB: {
-        const d = this.#deviceTlb
-        this.#executeDeviceTlb(d.SID, NO_PASID, d.ADDR_HI | 0, (d.ADDR_LO << 12) | 0, d.S, false)
+      case DESCRIPTOR.DEVICE_TLB:
+        this.#deviceTlb(w1 & 0xffff, NO_PASID, hi, lo, (w2 & 1) !== 0, false)
         return
-      }
-      case DESCRIPTOR.PASID_DEVICE_TLB: {
-        const d = this.#pasidDeviceTlb
-        this.#executeDeviceTlb(d.SID, d.PASID, d.ADDR_HI | 0, (d.ADDR_LO << 12) | 0, d.S, d.G)
+      case DESCRIPTOR.PASID_DEVICE_TLB:
+        this.#deviceTlb(w0 >>> 16, pasid, hi, lo, (w2 & 0x800) !== 0, (w2 & 1) !== 0)
         return
-      }
-      case DESCRIPTOR.INTERRUPT_ENTRY_CACHE: {
-        const { G, IIDX, IM } = this.#entryCache
-        this.#t.interruptEntries(G ? IIDX : undefined, IM)
-        this.#trace('interrupt-entry-cache', G ? `index ${IIDX} mask ${IM}` : 'global')
-        this.#t.hooks.interruptEntryCacheInvalidated?.(G ? IIDX : undefined, IM)
+      case DESCRIPTOR.INTERRUPT_ENTRY_CACHE:
+        this.#interruptEntries((w0 & 16) !== 0 ? w1 & 0xffff : undefined, w0 >>> 27)
         return
-      }
       case DESCRIPTOR.WAIT:
-        this.#executeWait()
+        this.#wait(
+          (w0 & 0x20) !== 0,
+          (w0 & 0x10) !== 0,
+          w1,
+          (hi >>> 0) * 2 ** 32 + ((w2 & ~3) >>> 0),
+        )
         return
-      default: {
-        const { RID, PP, PASID, PRGI, RC } = this.#response
-        const code =
-          RC === 0 ? PRG_RESPONSE.SUCCESS : RC === 1 ? PRG_RESPONSE.INVALID : PRG_RESPONSE.FAILURE
-        this.#t.respond({ requester: RID, pasid: PP ? PASID : NO_PASID, prgIndex: PRGI, code })
-        return
-      }
+      default:
+        this.#t.respond({
+          requester: w0 >>> 16,
+          pasid: (w0 & 16) !== 0 ? pasid : NO_PASID,
+          prgIndex: (w2 >>> 3) & 0x1ff,
+          code: responseCode((w0 >>> 12) & 15),
+        })
     }
   }
 
@@ -365,44 +306,57 @@ export class Invalidation {
         what: 'iotlb',
         scope,
         ...(scope !== 'global' && { did }),
-        ...(scope === 'page' && { address: address(hi, lo), pageBits: 12 + order }),
+        ...(scope === 'page' && { address: join(hi, lo), pageBits: 12 + order }),
       })
     t.hooks.iotlbInvalidated?.(scope, did, NO_PASID, hi, lo, order, leaf)
   }
 
-  #executePasidCache(): void {
-    const { G, DID, PASID } = this.#pasidCache
-    const scope = G === 3 ? 'global' : G === 1 ? 'pasid' : 'domain'
-    this.#t.caches.pasidCache(scope, DID, PASID)
+  #pasidCache(granularity: number, did: number, pasid: number): void {
+    const scope = granularity === 3 ? 'global' : granularity === 1 ? 'pasid' : 'domain'
+    this.#t.caches.pasidCache(scope, did, pasid)
     if (this.#point.on)
       this.#point.emit({
         what: 'pasid-cache',
         scope,
-        ...(scope !== 'global' && { did: DID }),
-        ...(scope === 'pasid' && { pasid: PASID }),
+        ...(scope !== 'global' && { did }),
+        ...(scope === 'pasid' && { pasid }),
       })
-    this.#t.hooks.pasidCacheInvalidated?.(scope, DID, PASID)
+    this.#t.hooks.pasidCacheInvalidated?.(scope, did, pasid)
   }
 
-  #executePasidIotlb(): void {
-    const d = this.#pasidIotlb
-    const { DID, PASID, AM } = d
-    const page = d.G === 3
-    const hi = d.ADDR_HI | 0
-    const lo = (d.ADDR_LO << 12) | 0
-    this.#t.caches.pasidIotlb(page ? 'page' : 'pasid', DID, PASID, hi, lo, AM)
+  #pasidIotlb(
+    page: boolean,
+    did: number,
+    pasid: number,
+    hi: number,
+    lo: number,
+    order: number,
+    leaf: boolean,
+  ): void {
+    this.#t.caches.pasidIotlb(page ? 'page' : 'pasid', did, pasid, hi, lo, order)
     if (this.#point.on)
       this.#point.emit({
         what: 'pasid-iotlb',
         scope: page ? 'page' : 'pasid',
-        did: DID,
-        pasid: PASID,
-        ...(page && { address: address(hi, lo), pageBits: 12 + AM }),
+        did,
+        pasid,
+        ...(page && { address: join(hi, lo), pageBits: 12 + order }),
       })
-    this.#t.hooks.iotlbInvalidated?.(page ? 'pasid-page' : 'pasid', DID, PASID, hi, lo, AM, d.IH)
+    const kind = page ? 'pasid-page' : 'pasid'
+    this.#t.hooks.iotlbInvalidated?.(kind, did, pasid, hi, lo, order, leaf)
   }
 
-  #executeDeviceTlb(
+  #interruptEntries(index: number | undefined, mask: number): void {
+    this.#t.interruptEntries(index, mask)
+    if (this.#point.on)
+      this.#point.emit({
+        what: 'interrupt-entry-cache',
+        scope: index === undefined ? 'global' : `index ${index} mask ${mask}`,
+      })
+    this.#t.hooks.interruptEntryCacheInvalidated?.(index, mask)
+  }
+
+  #deviceTlb(
     requester: number,
     pasid: number,
     hi: number,
@@ -426,22 +380,25 @@ export class Invalidation {
         scope: completed ? 'completed' : 'timed out',
         requester,
         ...(pasid !== NO_PASID && { pasid }),
-        address: address(i.hi, i.lo),
+        address: join(i.hi, i.lo),
         pageBits: bits,
       })
     this.#t.hooks.deviceTlbInvalidated?.(requester, pasid, i.hi, i.lo, bits, global)
   }
 
-  #executeWait(): void {
+  #wait(writes: boolean, interrupts: boolean, data: number, address: number): void {
     if (this.#timedOut >= 0) {
       this.#timeOut()
       return
     }
-    const { SW, IF, STDATA, STADDR } = this.#wait
-    if (SW) this.#t.memory.writeU32(STADDR % 2 ** this.#t.config.hostAddressWidth, STDATA)
-    this.#trace('wait', SW ? 'status' : IF ? 'interrupt' : 'fence')
+    if (writes) this.#t.memory.writeU32(address % this.#statusLimit, data >>> 0)
+    if (this.#point.on)
+      this.#point.emit({
+        what: 'wait',
+        scope: writes ? 'status' : interrupts ? 'interrupt' : 'fence',
+      })
     const { ICS_REG } = this.#t.regs
-    if (!IF || ICS_REG.IWC) return
+    if (!interrupts || ICS_REG.IWC) return
     ICS_REG.IWC = true
     this.#event.raise()
   }
@@ -450,23 +407,21 @@ export class Invalidation {
     const { IQERCD_REG } = this.#t.regs
     IQERCD_REG.ITESID = this.#timedOut
     this.#timedOut = -1
-    this.#trace('queue-error', 'time-out')
+    if (this.#point.on) this.#point.emit({ what: 'queue-error', scope: 'time-out' })
     this.#t.faults.error('ITE')
   }
 
   #error(code: number): boolean {
     this.#t.regs.IQERCD_REG.IQEI = code
-    this.#trace('queue-error', `IQEI ${code}`)
+    if (this.#point.on) this.#point.emit({ what: 'queue-error', scope: `IQEI ${code}` })
     this.#t.faults.error('IQE')
     return false
   }
-
-  #trace(what: InvalidationEvent['what'], scope: string): void {
-    if (this.#point.on) this.#point.emit({ what, scope })
-  }
 }
 
-const address = (hi: number, lo: number): bigint => (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0)
+/** Response codes 2 to 14 are reserved: the device is told of a failure. */
+const responseCode = (rc: number): PageGroupResponse['code'] =>
+  rc === 0 ? PRG_RESPONSE.SUCCESS : rc === 1 ? PRG_RESPONSE.INVALID : PRG_RESPONSE.FAILURE
 
 /** log2 of the range that an address with S set stands for: the lowest clear bit from 12 up ends it (PCIe 10.2.3.2). */
 function sizeBits(hi: number, lo: number): number {

@@ -259,7 +259,7 @@ export const IQEI = {
 } as const
 
 /** RTADDR_REG.TTM. */
-export const TTM = { LEGACY: 0, SCALABLE: 1, ABORT_DMA: 3 } as const
+export const TTM = { LEGACY: 0, SCALABLE: 1, RESERVED: 2, ABORT_DMA: 3 } as const
 
 /** What a unit's bank depends on. */
 export interface VtdBankOptions {

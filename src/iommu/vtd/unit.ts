@@ -28,6 +28,7 @@ import {
   TTM,
   VCRSP_STATUS,
   VIRTUAL_COMMAND,
+  VTD,
   VTD_MMIO_SIZE,
   type VTD_REGISTERS,
   vtdBank,
@@ -35,6 +36,8 @@ import {
 import { InterruptRemapper } from './remap.js'
 import type { RegisterEvent } from './trace.js'
 import { Translator } from './translate.js'
+
+const IQT = VTD.IQT_REG.offset
 
 /** What a unit is built from. */
 export interface VtdUnitOptions {
@@ -157,6 +160,7 @@ export class VtdUnit implements UpstreamTranslator, MessageSink, MmioTarget {
     )
     this.#invalidation = new Invalidation(
       {
+        bytes: this.#file.bytes,
         regs,
         config,
         memory,
@@ -208,6 +212,12 @@ export class VtdUnit implements UpstreamTranslator, MessageSink, MmioTarget {
   /** Software's write to a register, with everything that follows from it. */
   write(offset: number, size: 1 | 2 | 4 | 8, value: bigint): void {
     if (this.#register.on) this.#traceRegister(true, offset, size, value)
+    if (offset === IQT && size >= 4) {
+      // The one register that is written for every page that is unmapped takes the short way.
+      this.regs.IQT_REG.QT = Number(value & 0x7_ffffn) >>> 4
+      this.#invalidation.run()
+      return
+    }
     this.#file.write(offset, size, value)
     const records = FRCD_OFFSET + this.config.faultRecords * FRCD_SIZE
     if (offset + size > FRCD_OFFSET && offset < records) this.#faults.acknowledge()
