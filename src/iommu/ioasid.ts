@@ -1,8 +1,8 @@
 /**
  * The system's PASIDs (IOASID): one id space partitioned by ownership, references that delay reuse,
  * set-private ids, private data and notifications. Behaviour of revision A3 with the repairs its review
- * asked for. One row an id in typed arrays: alloc and free make no garbage. Sets: ioasid-set.ts; who
- * hears: ioasid-notify.ts; outside allocators: ioasid-custom.ts.
+ * asked for. Alloc and free make no garbage. Columns: ioasid-rows.ts; sets: ioasid-set.ts; who hears:
+ * ioasid-notify.ts; outside allocators: ioasid-custom.ts.
  */
 import type { VirtualClock } from '../base/clock.js'
 import { ErrnoError } from '../base/errno.js'
@@ -17,6 +17,7 @@ import {
   NOTIFY_ORDER,
   NotifierChain,
 } from './ioasid-notify.js'
+import { IoasidRows } from './ioasid-rows.js'
 import { IOASID_SET_TYPE, type IoasidSet, IoasidSets } from './ioasid-set.js'
 
 declare module '../base/trace.js' {
@@ -46,8 +47,6 @@ export interface IoasidOptions {
   readonly order?: keyof typeof NOTIFY_ORDER
 }
 
-const FIRST_ROWS = 1024
-
 /** The PASID allocator of one machine. */
 export class IoasidAllocator {
   readonly #sets: IoasidSets
@@ -61,14 +60,7 @@ export class IoasidAllocator {
   #ids: IdAllocator | undefined
   #host: IoasidSet | undefined
   #notifying = false
-  // One row an id. An owner of 0 means FREE; the other columns count only otherwise.
-  #owner = new Int32Array(FIRST_ROWS)
-  #refs = new Int32Array(FIRST_ROWS)
-  #next = new Int32Array(FIRST_ROWS)
-  #previous = new Int32Array(FIRST_ROWS)
-  #pending = new Uint8Array(FIRST_ROWS)
-  #spid = new Uint32Array(FIRST_ROWS)
-  #spidUsers = new Int32Array(FIRST_ROWS)
+  readonly #rows = new IoasidRows()
   readonly #data = new Map<number, unknown>()
 
   constructor({ capacity, clock, trace, order = 'code' }: IoasidOptions) {
@@ -151,7 +143,7 @@ export class IoasidAllocator {
 
   /** Calls `visit` for each id of a set, ascending. The visitor may free ids. */
   forEach(set: IoasidSet, visit: (id: number) => void): void {
-    for (const id of this.#heldIn(set, 1, this.capacity)) visit(id)
+    for (const id of this.#rows.heldIn(set, 1, this.capacity)) visit(id)
   }
 
   // ---- ids ----
@@ -170,18 +162,12 @@ export class IoasidAllocator {
         ? this.#pool().alloc(low, high)
         : this.#outside(low, high, data)
     if (id < 0) return INVALID_IOASID
-    if (id >= this.#owner.length) this.#grow(id)
-    this.#owner[id] = set.index
-    this.#refs[id] = 1
-    this.#pending[id] = 0
-    this.#spid[id] = INVALID_IOASID
-    this.#spidUsers[id] = 0
-    const head = set.first
-    this.#next[id] = head
-    this.#previous[id] = 0
-    if (head !== 0) this.#previous[head] = id
-    set.first = id
-    set.count++
+    const rows = this.#rows
+    rows.link(id, set)
+    rows.refs[id] = 1
+    rows.pending[id] = 0
+    rows.spid[id] = INVALID_IOASID
+    rows.spidUsers[id] = 0
     if (data !== undefined) this.#data.set(id, data)
     if (this.#trace.on) this.#trace.emit({ what: 'alloc', id })
     if (set.chain.blocks.length !== 0) this.#notify(set.chain, IOASID_EVENT.ALLOC, id, set)
@@ -193,17 +179,17 @@ export class IoasidAllocator {
    * users are gone. Always succeeds; repeated, or on somebody else's id, it does nothing.
    */
   free(set: IoasidSet, id: number): void {
-    const owner = this.#owner[id]
-    if (owner === undefined || owner === 0 || this.#pending[id] !== 0) return
+    const owner = this.#rows.owner[id]
+    if (owner === undefined || owner === 0 || this.#rows.pending[id] !== 0) return
     if (owner !== set.index) {
       if (this.#trace.on) this.#trace.emit({ what: 'refused', id })
       return
     }
     if (this.#trace.on) this.#trace.emit({ what: 'free', id })
-    this.#pending[id] = 1
+    this.#rows.pending[id] = 1
     if (this.#chain.blocks.length !== 0) this.#notify(this.#chain, IOASID_EVENT.FREE, id, set)
     if (set.chain.blocks.length !== 0) this.#notify(set.chain, IOASID_EVENT.FREE, id, set)
-    if (--this.#refs[id]! === 0) this.#reclaim(id, set)
+    if (--this.#rows.refs[id]! === 0) this.#reclaim(id, set)
   }
 
   /**
@@ -211,10 +197,10 @@ export class IoasidAllocator {
    * ids held and the width of the range. Returns how many it freed.
    */
   freeRange(set: IoasidSet, min: number, max: number): number {
-    const ids = this.#heldIn(set, min, max)
+    const ids = this.#rows.heldIn(set, min, max)
     let freed = 0
     for (const id of ids) {
-      if (this.#pending[id] !== 0) continue
+      if (this.#rows.pending[id] !== 0) continue
       this.free(set, id)
       freed++
     }
@@ -223,12 +209,12 @@ export class IoasidAllocator {
 
   /** Takes a user's reference. EINVAL unknown, EACCES of another set (undefined skips), EBUSY freed already. */
   get(set: IoasidSet | undefined, id: number): void {
-    const owner = this.#owner[id]
+    const owner = this.#rows.owner[id]
     if (owner === undefined || owner === 0) throw new ErrnoError('EINVAL', `ioasid ${id}: unknown`)
     if (set !== undefined && owner !== set.index)
       throw new ErrnoError('EACCES', `ioasid ${id}: of another set`)
-    if (this.#pending[id] !== 0) throw new ErrnoError('EBUSY', `ioasid ${id}: being freed`)
-    this.#refs[id]!++
+    if (this.#rows.pending[id] !== 0) throw new ErrnoError('EBUSY', `ioasid ${id}: being freed`)
+    this.#rows.refs[id]!++
   }
 
   /**
@@ -236,36 +222,36 @@ export class IoasidAllocator {
    * set's, and for one without users: the allocator's own reference goes only by `free`.
    */
   put(set: IoasidSet | undefined, id: number): boolean {
-    const owner = this.#owner[id]
+    const owner = this.#rows.owner[id]
     if (owner === undefined || owner === 0) return false
     const refused =
       (set !== undefined && owner !== set.index) ||
-      (this.#pending[id] === 0 && this.#refs[id] === 1)
+      (this.#rows.pending[id] === 0 && this.#rows.refs[id] === 1)
     if (refused) {
       if (this.#trace.on) this.#trace.emit({ what: 'refused', id })
       return false
     }
-    if (--this.#refs[id]! > 0) return false
+    if (--this.#rows.refs[id]! > 0) return false
     this.#reclaim(id, this.#sets.at(owner)!)
     return true
   }
 
   /** What an id is. */
   state(id: number): IoasidState {
-    const owner = this.#owner[id]
+    const owner = this.#rows.owner[id]
     if (owner === undefined || owner === 0) return 'FREE'
-    if (this.#pending[id] !== 0) return 'FREE_PENDING'
-    return this.#refs[id]! > 1 ? 'ACTIVE' : 'IDLE'
+    if (this.#rows.pending[id] !== 0) return 'FREE_PENDING'
+    return this.#rows.refs[id]! > 1 ? 'ACTIVE' : 'IDLE'
   }
 
   /** References on an id: the allocator's and its users'; 0 when it is free. */
   references(id: number): number {
-    return this.#owner[id] ? this.#refs[id]! : 0
+    return this.#rows.owner[id] ? this.#rows.refs[id]! : 0
   }
 
   /** The set that holds an id; undefined when it is free. */
   owner(id: number): IoasidSet | undefined {
-    return this.#sets.at(this.#owner[id] ?? 0)
+    return this.#sets.at(this.#rows.owner[id] ?? 0)
   }
 
   // ---- private data and set-private ids ----
@@ -275,8 +261,8 @@ export class IoasidAllocator {
    * EACCES of another set (undefined skips).
    */
   find(set: IoasidSet | undefined, id: number, getter?: (data: unknown) => boolean): unknown {
-    const owner = this.#owner[id]
-    if (owner === undefined || owner === 0 || this.#pending[id] !== 0)
+    const owner = this.#rows.owner[id]
+    if (owner === undefined || owner === 0 || this.#rows.pending[id] !== 0)
       throw new ErrnoError('ENOENT', `PASID ${id} is not allocated`)
     if (set !== undefined && owner !== set.index)
       throw new ErrnoError('EACCES', `PASID ${id} belongs to another set`)
@@ -298,7 +284,7 @@ export class IoasidAllocator {
 
   /** The set-private id, INVALID_IOASID when there is none. */
   spidOf(id: number): number {
-    return this.#owner[id] ? this.#spid[id]! : INVALID_IOASID
+    return this.#rows.owner[id] ? this.#rows.spid[id]! : INVALID_IOASID
   }
 
   /**
@@ -307,14 +293,14 @@ export class IoasidAllocator {
    */
   attachSpid(id: number, spid: number): void {
     this.find(undefined, id)
-    const set = this.#sets.at(this.#owner[id]!)!
+    const set = this.#sets.at(this.#rows.owner[id]!)!
     if (!(spid >= 0 && spid < INVALID_IOASID)) throw new ErrnoError('EINVAL', `spid ${spid}`)
     const taken = set.spids.get(spid)
-    const has = this.#spid[id]!
+    const has = this.#rows.spid[id]!
     if ((taken !== undefined && taken !== id) || (has !== INVALID_IOASID && has !== spid))
       throw new ErrnoError('EINVAL', `ioasid ${id}: set-private id ${spid} is not unique`)
-    if (this.#spidUsers[id]!++ > 0) return
-    this.#spid[id] = spid
+    if (this.#rows.spidUsers[id]!++ > 0) return
+    this.#rows.spid[id] = spid
     set.spids.set(spid, id)
     if (this.#trace.on) this.#trace.emit({ what: 'bind', id })
     this.#notify(set.chain, IOASID_EVENT.BIND, id, set)
@@ -323,18 +309,19 @@ export class IoasidAllocator {
   /** Detaches once; the last is announced as UNBIND unless the id is being freed. Harmless without one. */
   detachSpid(id: number): void {
     const set = this.owner(id)
-    if (set === undefined || this.#spidUsers[id] === 0 || --this.#spidUsers[id]! > 0) return
+    if (set === undefined || this.#rows.spidUsers[id] === 0 || --this.#rows.spidUsers[id]! > 0)
+      return
     if (this.#trace.on) this.#trace.emit({ what: 'unbind', id })
-    if (this.#pending[id] === 0) this.#notify(set.chain, IOASID_EVENT.UNBIND, id, set)
-    set.spids.delete(this.#spid[id]!)
-    this.#spid[id] = INVALID_IOASID
+    if (this.#rows.pending[id] === 0) this.#notify(set.chain, IOASID_EVENT.UNBIND, id, set)
+    set.spids.delete(this.#rows.spid[id]!)
+    this.#rows.spid[id] = INVALID_IOASID
   }
 
   /** The id of a set-private id, with a reference for the caller to put; INVALID_IOASID when there is none. */
   findBySpid(set: IoasidSet, spid: number): number {
     const id = set.spids.get(spid)
-    if (id === undefined || this.#pending[id] !== 0) return INVALID_IOASID
-    this.#refs[id]!++
+    if (id === undefined || this.#rows.pending[id] !== 0) return INVALID_IOASID
+    this.#rows.refs[id]!++
     return id
   }
 
@@ -385,52 +372,14 @@ export class IoasidAllocator {
   }
 
   #reclaim(id: number, set: IoasidSet): void {
-    const next = this.#next[id]!
-    const previous = this.#previous[id]!
-    if (previous === 0) set.first = next
-    else this.#next[previous] = next
-    if (next !== 0) this.#previous[next] = previous
-    set.count--
-    if (this.#spidUsers[id] !== 0) set.spids.delete(this.#spid[id]!)
+    this.#rows.unlink(id, set)
+    if (this.#rows.spidUsers[id] !== 0) set.spids.delete(this.#rows.spid[id]!)
     const data = this.#data.size === 0 ? undefined : this.#data.get(id)
     if (data !== undefined) this.#data.delete(id)
-    this.#owner[id] = 0
     if (this.#trace.on) this.#trace.emit({ what: 'reclaim', id })
     this.#ids!.free(id)
     if (this.#custom.inUse) this.#custom.free(id, data)
     if (!set.alive) this.#sets.forget(set)
-  }
-
-  /** Ids of a set in a range, ascending, in an array of the caller's own. */
-  #heldIn(set: IoasidSet, min: number, max: number): Int32Array {
-    const low = Math.max(min, 1)
-    const high = Math.min(max, this.#owner.length - 1)
-    const found = new Int32Array(Math.max(0, Math.min(set.count, high - low + 1)))
-    let n = 0
-    if (high - low < set.count) {
-      for (let id = low; id <= high; id++) if (this.#owner[id] === set.index) found[n++] = id
-      return found.subarray(0, n)
-    }
-    for (let id = set.first; id !== 0; id = this.#next[id]!) {
-      if (id >= low && id <= high) found[n++] = id
-    }
-    return found.subarray(0, n).sort()
-  }
-
-  #grow(id: number): void {
-    let rows = this.#owner.length
-    while (rows <= id) rows *= 2
-    const wider = <T extends Int32Array | Uint32Array | Uint8Array>(old: T, fresh: T): T => {
-      fresh.set(old)
-      return fresh
-    }
-    this.#owner = wider(this.#owner, new Int32Array(rows))
-    this.#refs = wider(this.#refs, new Int32Array(rows))
-    this.#next = wider(this.#next, new Int32Array(rows))
-    this.#previous = wider(this.#previous, new Int32Array(rows))
-    this.#pending = wider(this.#pending, new Uint8Array(rows))
-    this.#spid = wider(this.#spid, new Uint32Array(rows))
-    this.#spidUsers = wider(this.#spidUsers, new Int32Array(rows))
   }
 
   #notify(chain: NotifierChain, event: IoasidEvent, id: number, set: IoasidSet): void {
@@ -439,7 +388,7 @@ export class IoasidAllocator {
     try {
       const { blocks } = chain
       for (let i = 0; i < blocks.length; i++)
-        blocks[i]!.notify(event, id, this.#spid[id]!, set, this.#data.get(id))
+        blocks[i]!.notify(event, id, this.#rows.spid[id]!, set, this.#data.get(id))
     } finally {
       this.#notifying = false
     }
