@@ -47,7 +47,8 @@ export class IommuCore implements FaultSink {
 
   /** Adds a unit's driver and brings the unit up; `covers` says which functions are below it (default all). */
   add(driver: IommuDriver, covers: (bdf: number) => boolean = () => true): void {
-    driver.connect(this)
+    const others = [...this.#units]
+    driver.connect(this, bdf => covers(bdf) && !others.some(o => o.covers(bdf)))
     driver.probe()
     this.#units.push({ driver, covers })
   }

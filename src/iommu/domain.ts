@@ -99,8 +99,8 @@ export interface IommuDriver {
   readonly bindingCount: number
   /** Brings the unit up; a second call does nothing. */
   probe(): void
-  /** Takes the place where faults and page requests go. */
-  connect(sink: FaultSink): void
+  /** Learns where faults and page requests go, and which functions are below the unit. */
+  connect(sink: FaultSink, covers: (bdf: number) => boolean): void
   domainAlloc(options: { readonly nesting: boolean }): Domain
   /** Sends the answer to a page request; `code` of IOMMU_PAGE_RESP_*. ENODEV when the device has no such binding. */
   respond(bdf: number, request: IommuFault, code: number): void

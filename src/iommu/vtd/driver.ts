@@ -97,6 +97,7 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
   #table: InterruptTable | undefined
   #domainIds: IdAllocator | undefined
   #sink: FaultSink | undefined
+  #covers: (bdf: number) => boolean = () => true
   #functions: readonly FoundFunction[] = []
 
   constructor(options: VtdDriverOptions) {
@@ -182,8 +183,9 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
     return n
   }
 
-  connect(sink: FaultSink): void {
+  connect(sink: FaultSink, covers: (bdf: number) => boolean): void {
     this.#sink = sink
+    this.#covers = covers
   }
 
   // ---- what the unit offers ----
@@ -264,7 +266,8 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
 
   attach(domain: VtdDomain, bdf: number): VtdDevice {
     const { frames } = this.#options
-    if (!this.#config.present(bdf)) throw new ErrnoError('ENODEV', 'no such PCI function')
+    if (!this.#covers(bdf) || !this.#config.present(bdf))
+      throw new ErrnoError('ENODEV', 'no PCI function of this unit')
     if (this.#devices.has(bdf)) throw new ErrnoError('EBUSY', 'the device has a domain')
     const caps = this.#c
     const bits = caps.pasid ? Math.min(pasidBits(this.#config, bdf), caps.pasidBits) : 0
