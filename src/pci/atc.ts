@@ -8,11 +8,19 @@ import { type AtsInvalidation, NO_PASID } from './request.js'
 
 const SETS = 256
 const WAYS = 4
-const VALID = 1
-const READ = 2
-const WRITE = 4
-const EXECUTE = 8
-const PRIVILEGED_TAG = 0x10_0000
+/** Words of an entry: address low, address high, key, permissions. */
+const WORDS = 4
+const HI = 1
+const KEY = 2
+const FLAGS = 3
+const READ = 1
+const WRITE = 2
+const EXECUTE = 4
+/** A key: page bits 27:23, no PASID 22, privileged 21, PASID 19:0. Free slots have this one. */
+const FREE = -1
+const NO_PASID_TAG = 0x40_0000
+const PRIVILEGED_TAG = 0x20_0000
+const BITS_SHIFT = 23
 const LARGEST = 30
 
 /** What a lookup asks for. */
@@ -25,13 +33,8 @@ export interface AtcAsk {
 
 /** A translation cache of 1024 entries, 4-way, with one probe per page size in use. */
 export class TranslationCache {
-  /** Bits 31:0 of the page's address; 63:32 in `#hi`. */
-  readonly #lo = new Int32Array(SETS * WAYS)
-  readonly #hi = new Int32Array(SETS * WAYS)
-  /** PASID (or -1), with bit 20 set in entries of privileged requests. */
-  readonly #tag = new Int32Array(SETS * WAYS)
-  readonly #bits = new Uint8Array(SETS * WAYS)
-  readonly #flags = new Uint8Array(SETS * WAYS)
+  readonly #entries = new Int32Array(SETS * WAYS * WORDS).fill(FREE)
+  /** Physical address of each entry's page. */
   readonly #page = new Float64Array(SETS * WAYS)
   readonly #victim = new Uint8Array(SETS)
   /** Entries held, by page size. */
@@ -44,36 +47,27 @@ export class TranslationCache {
     return this.#count
   }
 
-  /** Finds the entry of a page; -1 when there is none. */
+  /** Finds the entry of a page: a slot, or -1 when there is none. */
   lookup(ask: AtcAsk): number {
-    if (this.#count === 0) return -1
     const tag = tagOf(ask.pasid, ask.privileged)
     for (let left = this.#sizes; left !== 0; left &= left - 1) {
       const bits = 31 - Math.clz32(left & -left)
-      const lo = ask.lo & (-1 << bits)
-      const first = setOf(tag, ask.hi, lo, bits)
-      for (let i = first; i < first + WAYS; i++)
-        if (
-          this.#lo[i] === lo &&
-          this.#hi[i] === ask.hi &&
-          this.#tag[i] === tag &&
-          this.#bits[i] === bits &&
-          this.#flags[i] !== 0
-        )
-          return i
+      const slot = this.#find(ask.hi, ask.lo & (-1 << bits), tag | (bits << BITS_SHIFT), bits)
+      if (slot >= 0) return slot
     }
     return -1
   }
 
   /** Whether the entry in `slot` permits an access. */
   permits(slot: number, write: boolean, execute: boolean): boolean {
-    const f = this.#flags[slot]!
+    const f = this.#entries[slot * WORDS + FLAGS]!
     return (f & (write ? WRITE : READ)) !== 0 && (!execute || (f & EXECUTE) !== 0)
   }
 
   /** Physical address of the byte at `lo`, through the entry in `slot`. */
   output(slot: number, lo: number): number {
-    return this.#page[slot]! + ((lo & ~(-1 << this.#bits[slot]!)) >>> 0)
+    const bits = this.#entries[slot * WORDS + KEY]! >> BITS_SHIFT
+    return this.#page[slot]! + ((lo & ~(-1 << bits)) >>> 0)
   }
 
   /**
@@ -89,31 +83,17 @@ export class TranslationCache {
     execute: boolean,
   ): number {
     const bits = Math.min(pageBits, LARGEST)
-    const tag = tagOf(ask.pasid, ask.privileged)
+    const key = tagOf(ask.pasid, ask.privileged) | (bits << BITS_SHIFT)
     const lo = ask.lo & (-1 << bits)
-    const first = setOf(tag, ask.hi, lo, bits)
-    let slot = -1
-    for (let i = first; i < first + WAYS && slot < 0; i++)
-      if (
-        this.#flags[i] !== 0 &&
-        this.#lo[i] === lo &&
-        this.#hi[i] === ask.hi &&
-        this.#tag[i] === tag &&
-        this.#bits[i] === bits
-      )
-        slot = i
-    for (let i = first; i < first + WAYS && slot < 0; i++) if (this.#flags[i] === 0) slot = i
-    if (slot < 0) {
-      const set = first / WAYS
-      slot = first + this.#victim[set]!
-      this.#victim[set] = (this.#victim[set]! + 1) % WAYS
-    }
+    let slot = this.#find(ask.hi, lo, key, bits)
+    if (slot < 0) slot = this.#room(setOf(key, ask.hi, lo, bits))
     this.#drop(slot)
-    this.#lo[slot] = lo
-    this.#hi[slot] = ask.hi
-    this.#tag[slot] = tag
-    this.#bits[slot] = bits
-    this.#flags[slot] = VALID | (read ? READ : 0) | (write ? WRITE : 0) | (execute ? EXECUTE : 0)
+    const e = this.#entries
+    const at = slot * WORDS
+    e[at] = lo
+    e[at + HI] = ask.hi
+    e[at + KEY] = key
+    e[at + FLAGS] = (read ? READ : 0) | (write ? WRITE : 0) | (execute ? EXECUTE : 0)
     this.#page[slot] = output - ((ask.lo & ~(-1 << bits)) >>> 0)
     this.#count++
     if (this.#held[bits]!++ === 0) this.#sizes |= 1 << bits
@@ -123,52 +103,81 @@ export class TranslationCache {
   /** Drops every entry that shares a byte with the range, of the PASID named or, if global, of all. */
   invalidate(i: AtsInvalidation): number {
     const before = this.#count
+    const e = this.#entries
     for (let slot = 0; slot < SETS * WAYS; slot++) {
-      if (this.#flags[slot] === 0) continue
-      if (!i.global && pasidOf(this.#tag[slot]!) !== i.pasid) continue
-      const bits = Math.max(i.pageBits, this.#bits[slot]!)
-      if (sameRange(this.#hi[slot]!, this.#lo[slot]!, i.hi, i.lo, bits)) this.#drop(slot)
+      const at = slot * WORDS
+      const key = e[at + KEY]!
+      if (key === FREE || (!i.global && pasidOf(key) !== i.pasid)) continue
+      const bits = Math.max(i.pageBits, key >> BITS_SHIFT)
+      if (sameRange(e[at + HI]!, e[at]!, i.hi, i.lo, bits)) this.#drop(slot)
     }
     return before - this.#count
   }
 
   /** Drops everything. */
   clear(): void {
-    this.#flags.fill(0)
+    this.#entries.fill(FREE)
     this.#held.fill(0)
     this.#sizes = 0
     this.#count = 0
   }
 
-  /** The entries as `[pasid, address, page bits, output]`, for explanations and tests. */
+  /** The entries, for explanations and tests. */
   entries(): { pasid: number; address: bigint; pageBits: number; output: number }[] {
     const out = []
-    for (let slot = 0; slot < SETS * WAYS; slot++)
-      if (this.#flags[slot] !== 0)
-        out.push({
-          pasid: pasidOf(this.#tag[slot]!),
-          address: (BigInt(this.#hi[slot]! >>> 0) << 32n) | BigInt(this.#lo[slot]! >>> 0),
-          pageBits: this.#bits[slot]!,
-          output: this.#page[slot]!,
-        })
+    const e = this.#entries
+    for (let slot = 0; slot < SETS * WAYS; slot++) {
+      const at = slot * WORDS
+      const key = e[at + KEY]!
+      if (key === FREE) continue
+      out.push({
+        pasid: pasidOf(key),
+        address: (BigInt(e[at + HI]! >>> 0) << 32n) | BigInt(e[at]! >>> 0),
+        pageBits: key >> BITS_SHIFT,
+        output: this.#page[slot]!,
+      })
+    }
     return out
   }
 
+  #find(hi: number, lo: number, key: number, bits: number): number {
+    const e = this.#entries
+    const first = setOf(key, hi, lo, bits)
+    for (let slot = first; slot < first + WAYS; slot++) {
+      const at = slot * WORDS
+      if (e[at] === lo && e[at + HI] === hi && e[at + KEY] === key) return slot
+    }
+    return -1
+  }
+
+  /** A free slot of the set, or the one whose turn it is. */
+  #room(first: number): number {
+    for (let slot = first; slot < first + WAYS; slot++)
+      if (this.#entries[slot * WORDS + KEY] === FREE) return slot
+    const set = first / WAYS
+    const turn = this.#victim[set]!
+    this.#victim[set] = (turn + 1) % WAYS
+    return first + turn
+  }
+
   #drop(slot: number): void {
-    if (this.#flags[slot] === 0) return
-    this.#flags[slot] = 0
+    const at = slot * WORDS + KEY
+    const key = this.#entries[at]!
+    if (key === FREE) return
+    this.#entries[at] = FREE
     this.#count--
-    const bits = this.#bits[slot]!
+    const bits = key >> BITS_SHIFT
     if (--this.#held[bits]! === 0) this.#sizes &= ~(1 << bits)
   }
 }
 
 const tagOf = (pasid: number, privileged: boolean) =>
-  pasid === NO_PASID ? NO_PASID : pasid | (privileged ? PRIVILEGED_TAG : 0)
-const pasidOf = (tag: number) => (tag === NO_PASID ? NO_PASID : tag & 0xf_ffff)
+  pasid === NO_PASID ? NO_PASID_TAG : pasid | (privileged ? PRIVILEGED_TAG : 0)
+const pasidOf = (key: number) => (key & NO_PASID_TAG ? NO_PASID : key & 0xf_ffff)
 
-function setOf(tag: number, hi: number, lo: number, bits: number): number {
-  const n = (lo >>> bits) ^ Math.imul(hi, 0x9e37) ^ Math.imul(tag, 0x61) ^ bits
+/** First slot of the set that a page belongs to. */
+function setOf(key: number, hi: number, lo: number, bits: number): number {
+  const n = (lo >>> bits) ^ Math.imul(hi, 0x9e37) ^ Math.imul(key, 0x61)
   return ((n ^ (n >>> 8)) & (SETS - 1)) * WAYS
 }
 

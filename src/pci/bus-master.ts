@@ -10,12 +10,13 @@ import type { RamRegion } from '../mem/ram.js'
 import type { AtsCapability } from './extended/ats.js'
 import type { PasidCapability } from './extended/pasid.js'
 import type { Fabric, PciNode } from './node.js'
-import { RamCopy } from './ram-copy.js'
+import type { RamCopy } from './ram-copy.js'
 import {
   AT,
   COMPLETION,
   type CompletionStatus,
   MESSAGE_BASE,
+  MESSAGE_SIZE,
   MemoryRequest,
   NO_PASID,
   Translation,
@@ -92,11 +93,15 @@ export class BusMaster {
   #admittedAt = -1
   /** The function's translation cache is in use; as of that epoch. */
   #cached = false
-  readonly #copies = new RamCopy()
+  /** Physical range that translated requests of the transfer under way may pass to. */
+  #passFrom = 0
+  #passTo = 0
+  readonly #copies: RamCopy
 
   constructor(node: PciNode, ats?: AtsCapability, pasid?: PasidCapability) {
     this.#node = node
     this.#fabric = node.fabric
+    this.#copies = node.fabric.copies
     this.#ats = ats
     this.#pasid = pasid
     this.#trace = node.fabric.trace.point('dma')
@@ -230,6 +235,7 @@ export class BusMaster {
     const tracing = this.#trace.on
     const { pasid, execute, privileged } = r
     const prefixed = pasid >= 0
+    this.#passTo = 0
     r.write = write
     r.at = AT.UNTRANSLATED
     let hi = startHi
@@ -327,7 +333,7 @@ export class BusMaster {
     piece: number,
     left: number,
   ): number {
-    const size = 2 ** Math.min(pageBits, 30)
+    const size = 1 << Math.min(pageBits, 30)
     const wide = Math.min(size - (lo & (size - 1)), left)
     const first = lo >>> 0
     const crosses = hi === 0 && first < MESSAGE_BASE && first + wide > MESSAGE_BASE
@@ -343,6 +349,7 @@ export class BusMaster {
     privileged: boolean,
   ): void {
     const r = this.#request
+    this.#passTo = 0
     r.hi = hi
     r.lo = lo
     r.at = AT.UNTRANSLATED
@@ -384,9 +391,14 @@ export class BusMaster {
       }
     }
     const output = cache.output(slot, r.lo)
+    if (output >= this.#passFrom && output < this.#passTo) {
+      answer.status = COMPLETION.SC
+      answer.output = output
+      return true
+    }
     const { hi, lo, pasid, execute, privileged } = r
     r.at = AT.TRANSLATED
-    r.hi = (output / 2 ** 32) | 0
+    r.hi = (output * HIGH_HALF) | 0
     r.lo = output | 0
     // Translated requests carry no prefix unless Translated Requests with PASID is enabled, which no
     // function here has (PCIe 6.20.2).
@@ -400,7 +412,19 @@ export class BusMaster {
     r.pasid = pasid
     r.execute = execute
     r.privileged = privileged
+    if (answer.status === COMPLETION.SC && answer.pageBits > 12)
+      this.#keepPass(output, answer.pageBits)
     return true
+  }
+
+  /** One answer to a translated request lets the rest of its page pass, for this transfer only. */
+  #keepPass(output: number, pageBits: number): void {
+    const size = 1 << Math.min(pageBits, 30)
+    const from = output - (output & (size - 1))
+    const touchesMessages = from < MESSAGE_BASE + MESSAGE_SIZE && from + size > MESSAGE_BASE
+    if (touchesMessages) return
+    this.#passFrom = from
+    this.#passTo = from + size
   }
 
   /** One translation request: a cache slot, `REFUSED` with the failure recorded, or `UNTRANSLATED_ONLY`. */
@@ -455,5 +479,7 @@ export class BusMaster {
 /** Whether an address without prefix falls into the message range. */
 const isMessage = (hi: number, lo: number) => hi === 0 && lo >>> 20 === MESSAGE_BASE >>> 20
 
+/** Moves bits 63:32 down. */
+const HIGH_HALF = 2 ** -32
 const REFUSED = -1
 const UNTRANSLATED_ONLY = -2

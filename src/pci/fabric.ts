@@ -13,6 +13,7 @@ import { Bus } from './bus.js'
 import { type ConfigRouter, ECAM_SIZE, Ecam } from './ecam.js'
 import { type DeviceModel, PciFunction } from './function.js'
 import type { Fabric, PciNode } from './node.js'
+import { RamCopy } from './ram-copy.js'
 import type { AtsInvalidation, PageGroupResponse } from './request.js'
 import type { DownstreamPort, MessageSink, UpstreamTranslator } from './upstream.js'
 
@@ -68,6 +69,7 @@ export class RootComplex implements Fabric, ConfigRouter {
     respond: (r: PageGroupResponse) => this.function(r.requester)?.respond(r),
   }
   epoch = 0
+  readonly copies = new RamCopy()
   #decodes: Decode[] | undefined
   #last: Decode | undefined
 

@@ -18,6 +18,7 @@ import {
 } from './capability.js'
 import { type ConfigPart, ConfigSpace } from './config-space.js'
 import type { TYPE0, TYPE1 } from './headers.js'
+import type { RamCopy } from './ram-copy.js'
 import type { MessageSink, UpstreamTranslator } from './upstream.js'
 
 /** What a function says it is, PCIe 7.5.1.1. */
@@ -36,6 +37,7 @@ export interface Fabric {
   readonly memory: AddressSpace
   readonly clock: VirtualClock
   readonly trace: TraceBus
+  readonly copies: RamCopy
   readonly translator: UpstreamTranslator | undefined
   readonly messages: MessageSink
   /** Moves on whenever any configuration register may have changed. */

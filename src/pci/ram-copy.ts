@@ -4,12 +4,13 @@
  */
 import type { RamRegion } from '../mem/ram.js'
 
-const PAGE_VIEWS = 256
+/** Pages remembered: 32 MiB worth of views, made on first use. */
+const PAGE_VIEWS = 8192
 /** Copies up to this many bytes with a loop; a view and a call cost about as much (measured, Node 20). */
 const LOOP = 24
 const NO_BYTES = new Uint8Array(0)
 
-/** Copies for one requester. */
+/** Copies for all requesters of a fabric. */
 export class RamCopy {
   /** Views of whole RAM pages, by page number, so that a 4 KiB read needs no new view. */
   readonly #views: Uint8Array[] = new Array(PAGE_VIEWS).fill(NO_BYTES)
