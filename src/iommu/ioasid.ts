@@ -97,7 +97,7 @@ export class IoasidAllocator {
     return true
   }
 
-  /** The host's own PASIDs: type NULL, IOASID_HOST_QUOTA ids or half of a small system's. Made when first asked for. */
+  /** The host's own PASIDs: type NULL, IOASID_HOST_QUOTA ids or half of a small system's. Made when asked for. */
   get hostSet(): IoasidSet {
     this.#host ??= this.allocSet(
       IOASID_SET_TYPE.NULL,
