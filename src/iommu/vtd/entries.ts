@@ -96,6 +96,8 @@ export class Entries {
   readonly #memory: Memory
   readonly #config: VtdConfig
   readonly #limit: number
+  /** Bits of a domain id that the unit does not have: reserved. */
+  readonly #noDomain: number
   readonly #requesters = new Map<number, Requester>()
   readonly #a: EntryInto = { entryLo: 0, entryHi: 0 }
   readonly #b: EntryInto = { entryLo: 0, entryHi: 0 }
@@ -104,6 +106,7 @@ export class Entries {
     this.#memory = memory
     this.#config = config
     this.#limit = 2 ** config.hostAddressWidth
+    this.#noDomain = 0xffff & ~(2 ** config.domainIdBits - 1)
   }
 
   /** The context entry of a requester. */
@@ -203,7 +206,11 @@ export class Entries {
       return this.#failAt('contextEntryUnreadable', 'context', at, a)
     this.suppress = (a.entryLo & 2) !== 0
     if ((a.entryLo & 1) === 0) return this.#failAt('contextEntryNotPresent', 'context', at, a)
-    if ((a.entryLo & 0xff0) !== 0 || (b.entryLo & 0xff00_0080) !== 0 || b.entryHi !== 0)
+    if (
+      (a.entryLo & 0xff0) !== 0 ||
+      (b.entryLo & (0xff00_0080 | (this.#noDomain << 8))) !== 0 ||
+      b.entryHi !== 0
+    )
       return this.#failAt('contextEntryReserved', 'context', at, a)
     const tt = (a.entryLo >>> 2) & 3
     const aw = b.entryLo & 7
@@ -216,7 +223,7 @@ export class Entries {
       return this.#failAt('contextEntryInvalid', 'context', at, a)
     if (this.#wide(a)) return this.#failAt('contextEntryReserved', 'context', at, a)
     const context = new Context()
-    context.did = this.#domain(b.entryLo >>> 8)
+    context.did = (b.entryLo >>> 8) & 0xffff
     context.suppress = this.suppress
     context.tt = tt
     context.deviceTlb = tt === TT.DEVICE_TLB
@@ -253,7 +260,8 @@ export class Entries {
       (config.deviceTlb ? 0 : 4) |
       (config.pasidBits > 0 ? 0 : 8) |
       (config.pageRequests ? 0 : 16)
-    const ridReserved = 0xffe0_0000 | (config.ridPriv ? 0 : 0x10_0000)
+    const ridReserved =
+      0xffe0_0000 | (config.ridPriv ? 0 : 0x10_0000) | (config.ridPasid ? 0 : 0xf_ffff)
     if ((lo & refused) !== 0 || (rid & ridReserved) !== 0 || ridHigh !== 0 || this.#wide(a))
       return this.#failAt('smContextReserved', 'context', at, a)
     for (let i = 16; i < 32; i += 8) {
@@ -267,8 +275,8 @@ export class Entries {
     context.pageRequests = (lo & 16) !== 0
     context.limit = 2 ** (((lo >>> 9) & 7) + 13)
     context.directory = (hi >>> 0) * HI + ((lo & ~0xfff) >>> 0)
-    context.ridPasid = config.ridPasid ? rid & 0xf_ffff : 0
-    context.ridPrivileged = config.ridPriv && (rid & 0x10_0000) !== 0
+    context.ridPasid = rid & 0xf_ffff
+    context.ridPrivileged = (rid & 0x10_0000) !== 0
     if ((context.pageRequests && !context.deviceTlb) || context.ridPasid >= context.limit)
       return this.#failAt('smContextInvalid', 'context', at, a)
     return context
@@ -310,7 +318,7 @@ export class Entries {
     }
     binding.suppress = this.suppress
     binding.pgtt = (lo >>> 6) & 7
-    binding.did = this.#domain(attributes & 0xffff)
+    binding.did = attributes & 0xffff
     binding.supervisorAllowed = (flags & 1) !== 0
     binding.executeAllowed = this.#config.executeRequests && (flags & 2) !== 0
     binding.noExecute = (flags & 0x20) !== 0
@@ -337,6 +345,7 @@ export class Entries {
     const noSecondFlags = (c.secondStageAccessedDirty ? 0 : 0x200) | (c.executeRequests ? 0 : 0x20)
     const noAttributes =
       0x007f_0000 |
+      this.#noDomain |
       (c.pageWalkSnoop ? 0 : 1 << 23) |
       (c.snoopControl ? 0 : 1 << 24) |
       (c.memoryTypes ? 0 : 0xfe00_0000)
@@ -381,10 +390,6 @@ export class Entries {
     b.secondRoot = root
     b.secondLevels = aw === 1 ? 3 : aw === 3 ? 5 : 4
     b.secondWidth = Math.min(30 + 9 * aw, this.#config.guestAddressWidth)
-  }
-
-  #domain(did: number): number {
-    return did & (2 ** this.#config.domainIdBits - 1)
   }
 
   #remember(b: Binding, at: number, e: EntryInto): void {

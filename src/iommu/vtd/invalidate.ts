@@ -113,7 +113,8 @@ export class Invalidation {
   /** The descriptor being executed; positions are those of descriptors.ts. */
   readonly #words = new Int32Array(8)
   readonly #pair: EntryInto = { entryLo: 0, entryHi: 0 }
-  readonly #statusLimit: number
+  readonly #addressLimit: number
+  readonly #domainMask: number
   readonly #ats: AtsInvalidation = {
     requester: 0,
     pasid: NO_PASID,
@@ -137,7 +138,8 @@ export class Invalidation {
     this.#t = targets
     const { bytes } = targets
     this.#registers = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2)
-    this.#statusLimit = 2 ** targets.config.hostAddressWidth
+    this.#addressLimit = 2 ** targets.config.hostAddressWidth
+    this.#domainMask = 2 ** targets.config.domainIdBits - 1
     this.#event = event
     this.#point = point
     this.#again = timer(() => this.run())
@@ -216,7 +218,7 @@ export class Invalidation {
     words.fill(0)
     for (let i = 0; i < size; i += 8) {
       const at = base + offset + i
-      if (at >= this.#statusLimit || !this.#t.memory.readEntry(at, pair)) return false
+      if (at >= this.#addressLimit || !this.#t.memory.readEntry(at, pair)) return false
       words[i >> 2] = pair.entryLo
       words[(i >> 2) + 1] = pair.entryHi
     }
@@ -230,7 +232,7 @@ export class Invalidation {
     const w2 = words[2]!
     const hi = words[3]!
     const granularity = (w0 >>> 4) & 3
-    const did = w0 >>> 16
+    const did = (w0 >>> 16) & this.#domainMask
     const pasid = w1 & 0xf_ffff
     const lo = w2 & -4096
     switch (type) {
@@ -391,7 +393,7 @@ export class Invalidation {
       this.#timeOut()
       return
     }
-    if (writes) this.#t.memory.writeU32(address % this.#statusLimit, data >>> 0)
+    if (writes) this.#t.memory.writeU32(address % this.#addressLimit, data >>> 0)
     if (this.#point.on)
       this.#point.emit({
         what: 'wait',

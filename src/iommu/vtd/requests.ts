@@ -23,14 +23,14 @@ export type Purpose = 'untranslated' | 'translation' | 'page-request'
 /** Finds what governs a request. After a lookup that found nothing, `failure`, `why` and `suppress` tell. */
 export class Requests {
   readonly entries: Entries
-  readonly #config: VtdConfig
+  readonly #pasidLimit: number
   readonly #faults: FaultLog
   readonly #limit: number
   #ridPrivileged = false
 
   constructor(entries: Entries, config: VtdConfig, faults: FaultLog) {
     this.entries = entries
-    this.#config = config
+    this.#pasidLimit = 2 ** config.pasidBits
     this.#faults = faults
     this.#limit = 2 ** config.hostAddressWidth
   }
@@ -107,7 +107,7 @@ export class Requests {
   }
 
   #pasidRefused(c: Context, pasid: number): FaultName | undefined {
-    if (pasid >= 2 ** this.#config.pasidBits) return 'pasidBeyondSize'
+    if (pasid >= this.#pasidLimit) return 'pasidBeyondSize'
     if (!c.pasids) return 'pasidDisabled'
     if (pasid >= c.limit) return 'pasidBeyondDirectory'
     return pasid === c.ridPasid ? 'pasidIsRidPasid' : undefined
@@ -151,6 +151,7 @@ export const isInterruptOutput = (output: number): boolean =>
 
 /** True when the page around `output` overlaps the interrupt address range. */
 export function coversInterruptRange(output: number, pageBits: number): boolean {
+  if (pageBits === 12) return isInterruptOutput(output)
   const size = 2 ** pageBits
   const base = output - (output % size)
   return base < 0xfef0_0000 && base + size > 0xfee0_0000

@@ -1,10 +1,42 @@
 import { describe, expect, it } from 'vitest'
-import type { VtdHooks } from '../../../src/iommu/vtd/hooks.js'
+import {
+  CONTEXT_CACHE_DESCRIPTOR,
+  DEVICE_TLB_DESCRIPTOR,
+  INTERRUPT_ENTRY_CACHE_DESCRIPTOR,
+  IOTLB_DESCRIPTOR,
+  PAGE_GROUP_RESPONSE_DESCRIPTOR,
+  PASID_CACHE_DESCRIPTOR,
+  PASID_DEVICE_TLB_DESCRIPTOR,
+  PASID_IOTLB_DESCRIPTOR,
+  WAIT_DESCRIPTOR,
+} from '../../../src/iommu/vtd/descriptors.js'
 import { BDF, Bench, descriptor, FULL, GCMD, R2, REG, W2 } from './bench.js'
 
 const A = 0x50_0000
 const B = 0x60_0000
 const VA = 0x4000_5000n
+
+/** A scalable unit whose hooks write down their arguments. */
+function hooked() {
+  const calls: unknown[][] = []
+  const log =
+    (name: string) =>
+    (...args: unknown[]) =>
+      void calls.push([name, ...args])
+  const b = new Bench({
+    hooks: {
+      contextCacheInvalidated: log('context'),
+      pasidCacheInvalidated: log('pasid'),
+      iotlbInvalidated: log('iotlb'),
+      deviceTlbInvalidated: log('device'),
+      interruptEntryCacheInvalidated: log('interrupts'),
+      pageGroupResponse: log('response'),
+    },
+  })
+  b.startQueue()
+  b.scalable()
+  return { b, calls }
+}
 
 /** PASID 5 (first stage, domain 1), 6 (first stage, domain 2), 7 (second stage, domain 3), 8 (nested, domain 4); all map VA and the page after it to A and A + 4 KiB. */
 function filled() {
@@ -114,6 +146,44 @@ describe('VT-d IOTLB invalidation', () => {
     expect(b.dma(0x401f_f000n, { pasid: 7 }), 'same entry').toBe(0x5f_f000)
     b.submit(descriptor.iotlbPage(3, 0x4010_0000n))
     expect(b.dma(0x4000_1000n, { pasid: 7 })).toBe(0x60_1000)
+  })
+})
+
+describe('VT-d descriptors as their tables declare them', () => {
+  // biome-ignore format: table
+  it.each([
+    ['cc_inv_dsc', CONTEXT_CACHE_DESCRIPTOR.create({ TYPE: 1, G: 3, DID: 0x1234, SID: 0x5678, FM: 2 }), ['context', 'device', 0x1234, 0x5678, 2]],
+    ['pc_inv_dsc', PASID_CACHE_DESCRIPTOR.create({ TYPE: 7, G: 1, DID: 0x1234, PASID: 0xabcde }), ['pasid', 'pasid', 0x1234, 0xabcde]],
+    ['iotlb_inv_dsc', IOTLB_DESCRIPTOR.create({ TYPE: 2, G: 3, DID: 0x1234, ADDR_HI: 0x12, ADDR_LO: 0x34567, AM: 7, IH: true, DR: true, DW: true }), ['iotlb', 'page', 0x1234, -1, 0x12, 0x3456_7000, 7, true]],
+    ['p_iotlb_inv_dsc', PASID_IOTLB_DESCRIPTOR.create({ TYPE: 6, G: 3, DID: 0x1234, PASID: 0xabcde, ADDR_HI: 0x12, ADDR_LO: 0x34567, AM: 7, IH: true }), ['iotlb', 'pasid-page', 0x1234, 0xabcde, 0x12, 0x3456_7000, 7, true]],
+    ['dev_tlb_inv_dsc', DEVICE_TLB_DESCRIPTOR.create({ TYPE: 3, SID: 0x5678, ADDR_HI: 0x12, ADDR_LO: 0x34567, MIP: 31, PFSID_LO: 8, PFSID_HI: 0x567 }), ['device', 0x5678, -1, 0x12, 0x3456_7000, 12, false]],
+    ['p_dev_tlb_inv_dsc', PASID_DEVICE_TLB_DESCRIPTOR.create({ TYPE: 8, SID: 0x5678, PASID: 0xabcde, ADDR_HI: 0x12, ADDR_LO: 0x34567, S: true, G: true, MIP: 31, PFSID_LO: 8, PFSID_HI: 0x567 }), ['device', 0x5678, 0xabcde, 0x12, 0x3456_0000, 16, true]],
+    ['iec_inv_dsc', INTERRUPT_ENTRY_CACHE_DESCRIPTOR.create({ TYPE: 4, G: 1, IIDX: 0x1234, IM: 3 }), ['interrupts', 0x1234, 3]],
+    ['page_grp_resp_dsc', PAGE_GROUP_RESPONSE_DESCRIPTOR.create({ TYPE: 9, PP: true, PASID: 0xabcde, RID: 0x5678, PRGI: 0x1a5, RC: 1 }), ['response', { requester: 0x5678, pasid: 0xabcde, prgIndex: 0x1a5, code: 1 }]],
+  ] as const)('%s', (_name, d, call) => {
+    const { b, calls } = hooked()
+    const [w0, w1, w2, w3] = d.words
+    b.submit([(BigInt(w1!) << 32n) | BigInt(w0!), (BigInt(w3!) << 32n) | BigInt(w2!)])
+    expect(b.r32(REG.FSTS)).toBe(0)
+    expect(calls).toEqual([call])
+  })
+
+  it('inv_wait_dsc', () => {
+    const { b } = hooked()
+    const status = b.alloc() + 0x124
+    const d = WAIT_DESCRIPTOR.create({
+      TYPE: 5,
+      SW: true,
+      IF: true,
+      FN: true,
+      PD: true,
+      STDATA: 0x8765_4321,
+      STADDR: status,
+    })
+    const [w0, w1, w2, w3] = d.words
+    b.submit([(BigInt(w1!) << 32n) | BigInt(w0!), (BigInt(w3!) << 32n) | BigInt(w2!)])
+    expect(b.memory.readU32(status)).toBe(0x8765_4321)
+    expect(b.r32(REG.ICS)).toBe(1)
   })
 })
 
@@ -432,8 +502,8 @@ describe('VT-d invalidation queue', () => {
 })
 
 describe('VT-d device-TLB invalidation', () => {
-  const ready = (hooks?: VtdHooks) => {
-    const b = new Bench({ ...(hooks && { hooks }) })
+  const ready = () => {
+    const b = new Bench()
     b.startQueue()
     b.scalable()
     return b
@@ -495,23 +565,7 @@ describe('VT-d device-TLB invalidation', () => {
 
 describe('VT-d hooks of a virtual unit', () => {
   it('run after the unit did its own work, in the order of the descriptors', () => {
-    const calls: unknown[][] = []
-    const log =
-      (name: string) =>
-      (...args: unknown[]) =>
-        void calls.push([name, ...args])
-    const b = new Bench({
-      hooks: {
-        contextCacheInvalidated: log('context'),
-        pasidCacheInvalidated: log('pasid'),
-        iotlbInvalidated: log('iotlb'),
-        deviceTlbInvalidated: log('device'),
-        interruptEntryCacheInvalidated: log('interrupts'),
-        pageGroupResponse: log('response'),
-      },
-    })
-    b.startQueue()
-    b.scalable()
+    const { b, calls } = hooked()
     b.submit(
       descriptor.contextDevice(1, BDF, 1),
       descriptor.pasidCache(3, 5),
