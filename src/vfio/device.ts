@@ -18,6 +18,7 @@ import { deviceFeature } from './device-feature.js'
 import { FaultRegion, ResponseRegion } from './fault-region.js'
 import { type HotResetScope, hotReset, hotResetInfo } from './hot-reset.js'
 import type { IoctlTrace } from './ioctl-trace.js'
+import { IoEventFds } from './ioeventfd.js'
 import { DeviceIrqs, FAULT_IRQ } from './irqs.js'
 import type { Rules } from './profiles.js'
 import {
@@ -37,6 +38,7 @@ import {
   VFIO_DEVICE_GET_IRQ_INFO,
   VFIO_DEVICE_GET_PCI_HOT_RESET_INFO,
   VFIO_DEVICE_GET_REGION_INFO,
+  VFIO_DEVICE_IOEVENTFD,
   VFIO_DEVICE_PCI_HOT_RESET,
   VFIO_DEVICE_RESET,
   VFIO_DEVICE_SET_IRQS,
@@ -76,6 +78,7 @@ export class VfioPciDevice {
   readonly #fn: PciFunction
   readonly #env: DeviceEnvironment
   readonly #regions: (Region | undefined)[] = []
+  readonly #doorbells = new IoEventFds()
   readonly #resets: boolean
   readonly #faults: FaultRegion | undefined
 
@@ -120,6 +123,7 @@ export class VfioPciDevice {
   close(): void {
     const { core } = this.#env
     if (this.#faults) core.onFault(this.bdf, undefined)
+    this.#doorbells.release()
     this.irqs.release()
     if (this.#resets) this.reset()
     const command = core.config.read(this.bdf, PCI_COMMAND, 2)
@@ -155,6 +159,8 @@ export class VfioPciDevice {
         return hotResetInfo(this.#env.scope, this.bdf, arg, caller)
       case VFIO_DEVICE_PCI_HOT_RESET:
         return hotReset(this.#env.scope, this.bdf, arg, caller)
+      case VFIO_DEVICE_IOEVENTFD:
+        return this.#doorbells.call(this.#regions, arg, caller)
       case VFIO_DEVICE_FEATURE:
         return deviceFeature(this.#env.rules, this.#env.core.config, this.bdf, arg, caller)
       default:

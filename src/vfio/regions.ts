@@ -122,6 +122,17 @@ export class BarRegion implements Region {
     return length
   }
 
+  /** Whether `length` bytes at `offset` are in the BAR and outside the MSI-X table. */
+  holds(offset: number, length: number): boolean {
+    const end = offset + length
+    return end <= this.size && (end <= this.#tableStart || offset >= this.#tableEnd)
+  }
+
+  /** Writes as `write` does, but silently nothing while memory decoding is off. */
+  ring(from: Uint8Array, offset: number): void {
+    if (this.#fn.memoryEnabled) this.#memory.write(this.#bar.address() + offset, from)
+  }
+
   mmap(_length: number, offset: number): MmapBacking {
     return { space: this.#memory, hpa: this.#bar.address() + offset }
   }
