@@ -1,6 +1,6 @@
-// Linear memory of an x86-64 processor (SDM vol. 3, ch. 4): canonical form, the walk (paging/), the TLB, page faults, and
-// where a physical access then goes: RAM at once, the local APIC, a device's region, or out of the core.
+// Linear memory of an x86-64 processor (SDM vol. 3, ch. 4): canonical form, the walk (paging/), the TLB, page faults.
 // Paging is 4-level or 5-level and always on, as in IA-32e mode. Protection keys are not modelled.
+// RAM is reached through the TLB; where any other access goes is in physical.ts.
 
 import { halves, join, split } from '../../base/addr.js'
 import type { AddressSpace } from '../../mem/address-space.js'
@@ -27,28 +27,13 @@ import {
   Walk,
 } from '../../paging/walk.js'
 import { createWalker, type Walker } from '../../paging/walker.js'
+import { type MemorySurroundings, PhysicalAccess } from './physical.js'
 import { ACCESS, type MemoryPort } from './ports.js'
 import { ABORT, CR0, CR4, EFER, FLAG, VECTOR, type X86State } from './registers.js'
 import { ALLOW, Tlb } from './tlb.js'
 
 /** Bits of a page fault's error code (SDM vol. 3, 4.7). */
 export const FAULT = { P: 1, W: 2, U: 4, RSVD: 8, I: 16 } as const
-
-/** What surrounds a processor's memory. */
-export interface MemorySurroundings {
-  /** Guest-physical memory. */
-  readonly memory: AddressSpace
-  /** Physical address of the local APIC's page, or -1. Read when translations are dropped. */
-  apicPage(): number
-  apicRead(offset: number, size: number): bigint
-  apicWrite(offset: number, size: number, value: bigint): void
-  /** Whether writes to this RAM leave the core instead. */
-  readOnly(ram: RamRegion): boolean
-  /** Nothing is at this address: whether its owner could put memory there just now. */
-  populate(address: number): boolean
-  /** An access is about to leave the core; true when that is its owner's fault and nobody may answer it. */
-  leaving(address: number, write: boolean): boolean
-}
 
 /** Needed `ALLOW` bits by READ, WRITE and FETCH (bits 2:0), user (3), SMAP in force (4). */
 const NEEDS = Uint8Array.from({ length: 32 }, (_, i) => {
@@ -73,6 +58,7 @@ export class Mmu implements MemoryPort {
   readonly #state: X86State
   readonly #around: MemorySurroundings
   readonly #memory: AddressSpace
+  readonly #physical: PhysicalAccess
   readonly #fourLevel: Walker
   readonly #fiveLevel: Walker
   readonly #walk = new Walk()
@@ -83,7 +69,6 @@ export class Mmu implements MemoryPort {
   #smap = false
   /** Canonical addresses have equal bits from here on in their high half. */
   #signShift = 15
-  #apicPage = -1
   readonly #eight = new Uint8Array(8)
   readonly #eightView = new DataView(this.#eight.buffer)
   readonly #sized = [1, 2, 4, 8].map(n => this.#eight.subarray(0, n))
@@ -92,6 +77,7 @@ export class Mmu implements MemoryPort {
     this.#state = state
     this.#around = around
     this.#memory = around.memory
+    this.#physical = new PhysicalAccess(state, around)
     this.#fourLevel = createWalker(X86_4LEVEL, around.memory)
     this.#fiveLevel = createWalker(X86_5LEVEL, around.memory)
     this.#walker = this.#fourLevel
@@ -126,7 +112,7 @@ export class Mmu implements MemoryPort {
   /** Drops every translation, and looks again where the APIC is. */
   flush(): void {
     this.tlb.flush()
-    this.#apicPage = this.#around.apicPage()
+    this.#physical.apicPage = this.#around.apicPage()
   }
 
   /** MOV to CR3 happened; `keep` is bit 63 of the value under CR4.PCIDE (SDM vol. 3, 4.10.4.1). */
@@ -254,14 +240,14 @@ export class Mmu implements MemoryPort {
     const a = this.translate(hi, lo, access)
     if (a < 0) return
     if (first === into.length) {
-      this.#readPhysical(a, into, 0, first)
+      this.#physical.read(a, into, 0, first)
       return
     }
     const b = this.#translateNext(hi, lo, access)
     if (b < 0) return
-    this.#readPhysical(a, into, 0, first)
+    this.#physical.read(a, into, 0, first)
     if (this.#state.abort === ABORT.NONE) {
-      this.#readPhysical(b, into, first, into.length - first)
+      this.#physical.read(b, into, first, into.length - first)
     }
   }
 
@@ -276,9 +262,9 @@ export class Mmu implements MemoryPort {
     }
     this.storedFirstPage = Math.floor(a / 4096)
     this.storedPage = b < 0 ? this.storedFirstPage : Math.floor(b / 4096)
-    this.#writePhysical(a, from, 0, first)
+    this.#physical.write(a, from, 0, first)
     if (b >= 0 && this.#state.abort === ABORT.NONE) {
-      this.#writePhysical(b, from, first, from.length - first)
+      this.#physical.write(b, from, first, from.length - first)
     }
   }
 
@@ -298,10 +284,6 @@ export class Mmu implements MemoryPort {
   }
 
   // ---- inside ----
-
-  #home(address: number): boolean {
-    return this.#memory.ramAt(address) !== undefined || this.#memory.mmioAt(address) !== undefined
-  }
 
   #setRoot(): void {
     this.#root = Number(this.#state.cr3 & CR3_ROOT)
@@ -353,8 +335,8 @@ export class Mmu implements MemoryPort {
     const w = this.#walk
     const { permissions, dirty } = w
     const page = w.output - (w.output % 4096)
-    const apic = page === this.#apicPage
-    if (!apic && !this.#home(page)) this.#around.populate(page)
+    const apic = page === this.#physical.apicPage
+    if (!apic && !this.#physical.home(page)) this.#around.populate(page)
     const i = this.tlb.take(hi, lo, w.pageBits, (permissions & PERM_GLOBAL) !== 0 && this.#pge)
     const ram = apic ? undefined : this.#memory.ramAt(page)
     const writes = dirty && (ram === undefined || !this.#around.readOnly(ram))
@@ -412,56 +394,6 @@ export class Mmu implements MemoryPort {
     const ram = this.tlb.ram[i]!
     if (ram.dirty !== undefined) ram.wrote(this.tlb.offset[i]! + at, size)
     this.storedPage = this.storedFirstPage = this.tlb.page[i]! / 4096
-  }
-
-  // One piece inside one page.
-  #readPhysical(address: number, into: Uint8Array, start: number, length: number): void {
-    const apic = address - this.#apicPage
-    if (this.#apicPage >= 0 && apic >= 0 && apic < 4096) {
-      split(length > 8 ? 0n : this.#around.apicRead(apic, length))
-      for (let i = 0; i < length; i++) {
-        into[start + i] = i < 8 ? halves[i >> 2]! >>> (8 * (i & 3)) : 0
-      }
-    } else if (this.#home(address) || this.#around.populate(address))
-      this.#memory.read(address, into, start, length)
-    else this.#leave(address, into, start, length, false)
-  }
-
-  #writePhysical(address: number, from: Uint8Array, start: number, length: number): void {
-    const apic = address - this.#apicPage
-    if (this.#apicPage >= 0 && apic >= 0 && apic < 4096) {
-      if (length > 8) return
-      const eight = new Uint8Array(8)
-      eight.set(from.subarray(start, start + length))
-      const value = new DataView(eight.buffer).getBigUint64(0, true)
-      this.#around.apicWrite(apic, length, value)
-      return
-    }
-    if (!this.#home(address)) this.#around.populate(address)
-    const ram = this.#memory.ramAt(address)
-    const here = ram === undefined ? this.#memory.mmioAt(address) : !this.#around.readOnly(ram)
-    if (here) this.#memory.write(address, from, start, length)
-    else this.#leave(address, from, start, length, true)
-  }
-
-  // Leaves the core, at most eight bytes at a time; the instruction runs again with the answers.
-  #leave(address: number, bytes: Uint8Array, start: number, length: number, write: boolean): void {
-    const s = this.#state
-    // Nobody answers this one; answers so far go with the instruction.
-    if (this.#around.leaving(address, write)) s.accesses.forget()
-    for (let done = 0; done < length; ) {
-      const at = address + done
-      const size = Math.min(length - done, 8)
-      const piece = new Uint8Array(size)
-      if (write) piece.set(bytes.subarray(start + done, start + done + size))
-      const answer = s.accesses.ask({ kind: 'mmio', write, address: at, bytes: piece })
-      if (answer === undefined) {
-        s.abort = ABORT.EXIT
-        return
-      }
-      if (!write) bytes.set(answer.subarray(0, size), start + done)
-      done += size
-    }
   }
 }
 
