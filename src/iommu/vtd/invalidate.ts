@@ -168,13 +168,16 @@ export class Invalidation {
   run(): void {
     if (this.#running) return
     this.#running = true
-    for (let left = 256 << (this.#registers[IQA]! & 7); this.#executeOne(); left--) {
-      if (left === 0) {
+    try {
+      let left = 256 << (this.#registers[IQA]! & 7)
+      while (this.#executeOne()) {
+        if (left-- > 0) continue
         this.#again.start()
-        break
+        return
       }
+    } finally {
+      this.#running = false
     }
-    this.#running = false
   }
 
   /** Executes the descriptor at the head; false when there is none or the queue is stopped. */

@@ -598,6 +598,22 @@ describe('VT-d hooks of a virtual unit', () => {
     expect(b.invalidations).toHaveLength(1)
   })
 
+  it('that throws (a bug of the VMM) does not leave the queue stuck', () => {
+    const b = new Bench({
+      hooks: {
+        pasidCacheInvalidated: () => {
+          throw new Error('a bug')
+        },
+      },
+    })
+    b.startQueue()
+    b.scalable()
+    const status = b.alloc()
+    expect(() => b.submit(descriptor.pasidCacheGlobal())).toThrow('a bug')
+    b.submit(descriptor.wait(status, 1))
+    expect(b.memory.readU32(status)).toBe(1)
+  })
+
   it('see the unit as it is after the invalidation', () => {
     let answer: number | string = 0
     const b: Bench = new Bench({
