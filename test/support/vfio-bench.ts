@@ -7,7 +7,7 @@ import { ErrnoError, type ErrnoName } from '../../src/base/errno.js'
 import { bank, bits, r32 } from '../../src/base/fields.js'
 import { TraceBus } from '../../src/base/trace.js'
 import { IommuCore } from '../../src/iommu/core.js'
-import type { IommuDriver } from '../../src/iommu/domain.js'
+import type { Domain, FaultSink, IommuDriver } from '../../src/iommu/domain.js'
 import { IoasidAllocator } from '../../src/iommu/ioasid.js'
 import { PciConfig } from '../../src/iommu/pci-config.js'
 import { type VtdConfig, vtdConfig } from '../../src/iommu/vtd/config.js'
@@ -63,6 +63,29 @@ export interface BenchOptions {
   readonly pasidCapacity?: number
   /** Stands in front of the driver, to make calls of it fail. */
   readonly wrapDriver?: (driver: IommuDriver) => IommuDriver
+  /** Each bus seems to have an IOMMU unit of its own, so that containers need a domain for each. */
+  readonly unitPerBus?: boolean
+}
+
+/** A driver that stands in front of another, with its domains changed. */
+export function standIn(
+  driver: IommuDriver,
+  change: (domain: Domain) => void = () => {},
+): IommuDriver {
+  return new Proxy(driver, {
+    get(target, name) {
+      const value = Reflect.get(target, name, target) as unknown
+      if (typeof value !== 'function') return value
+      // Several stand-ins for one driver: it covers what each of them does.
+      if (name === 'connect') return (sink: FaultSink) => target.connect(sink, () => true)
+      if (name !== 'domainAlloc') return value.bind(target)
+      return (options: { nesting: boolean }) => {
+        const domain = target.domainAlloc(options)
+        change(domain)
+        return domain
+      }
+    },
+  })
 }
 
 const REGISTERS = 0xfed9_0000
@@ -113,7 +136,10 @@ export function vfioBench(options: BenchOptions = {}) {
     ioasid,
   })
   driver.probe()
-  core.add(options.wrapDriver ? options.wrapDriver(driver) : driver)
+  const front = options.wrapDriver ? options.wrapDriver(driver) : driver
+  if (options.unitPerBus)
+    for (const bus of [1, 2]) core.add(standIn(front), bdf => bdf >> 8 === bus)
+  else core.add(front)
   const vfio = registerVfio({
     kernel,
     core,

@@ -12,7 +12,7 @@ import {
   vfio_iommu_type1_info_cap_iova_range,
 } from '../../src/uapi.js'
 import type { VfioProfile } from '../../src/vfio/index.js'
-import { bench, checkBenches, refused } from '../support/vfio-bench.js'
+import { bench, checkBenches, refused, standIn } from '../support/vfio-bench.js'
 
 afterEach(checkBenches)
 
@@ -34,23 +34,11 @@ function chain(c: Container) {
 }
 
 /** A driver whose nesting info is changed. */
-const withNesting =
-  (change: Partial<NestingInfo>) =>
-  (driver: IommuDriver): IommuDriver =>
-    new Proxy(driver, {
-      get(target, name) {
-        if (name !== 'domainAlloc') {
-          const v = Reflect.get(target, name, target) as unknown
-          return typeof v === 'function' ? v.bind(target) : v
-        }
-        return (options: { nesting: boolean }) => {
-          const domain = target.domainAlloc(options)
-          const info = domain.nestingInfo()
-          domain.nestingInfo = () => info && { ...info, ...change }
-          return domain
-        }
-      },
-    })
+const withNesting = (change: Partial<NestingInfo>) => (driver: IommuDriver) =>
+  standIn(driver, domain => {
+    const info = domain.nestingInfo()
+    domain.nestingInfo = () => info && { ...info, ...change }
+  })
 
 describe('VFIO_IOMMU_GET_INFO', () => {
   it('E15 writes no more than 16 bytes to a caller of 16, and tells the size', () => {

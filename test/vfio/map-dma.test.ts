@@ -1,18 +1,20 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import { ErrnoError } from '../../src/base/errno.js'
+import type { Domain, IommuDriver } from '../../src/iommu/domain.js'
 import { s32 } from '../../src/sys/sys.js'
 import {
   VFIO_DMA_MAP_FLAG_READ,
   VFIO_DMA_MAP_FLAG_VADDR,
   VFIO_DMA_MAP_FLAG_WRITE,
   VFIO_DMA_UNMAP_FLAG_VADDR,
+  VFIO_GROUP_SET_CONTAINER,
   VFIO_IOMMU_MAP_DMA,
   VFIO_TYPE1_IOMMU,
   VFIO_TYPE1v2_IOMMU,
   vfio_iommu_type1_dma_map,
 } from '../../src/uapi.js'
 import type { VfioProfile } from '../../src/vfio/index.js'
-import { bench, checkBenches, READ_WRITE, refused } from '../support/vfio-bench.js'
+import { bench, checkBenches, READ_WRITE, refused, standIn } from '../support/vfio-bench.js'
 
 afterEach(checkBenches)
 
@@ -151,24 +153,15 @@ describe('VFIO_IOMMU_MAP_DMA', () => {
   })
   it('undoes everything when the IOMMU driver refuses', () => {
     let fail = false
-    const b = bench({
-      wrapDriver: driver =>
-        new Proxy(driver, {
-          get(target, name) {
-            const v = Reflect.get(target, name, target) as unknown
-            if (name !== 'domainAlloc') return typeof v === 'function' ? v.bind(target) : v
-            return (options: { nesting: boolean }) => {
-              const domain = target.domainAlloc(options)
-              const { map } = domain
-              domain.map = (...args) => {
-                if (fail) refuseNoMemory()
-                map.apply(domain, args)
-              }
-              return domain
-            }
-          },
-        }),
-    })
+    const wrapDriver = (driver: IommuDriver) =>
+      standIn(driver, domain => {
+        const { map } = domain
+        domain.map = (...args) => {
+          if (fail) throw new ErrnoError('ENOMEM', 'no frame for a table')
+          map.apply(domain, args)
+        }
+      })
+    const b = bench({ wrapDriver })
     const p = b.program()
     const c = p.container(VFIO_TYPE1v2_IOMMU, b.functions[0]!.group)
     const m = p.sys.mmap(0x4000)
@@ -202,20 +195,64 @@ describe('MAP_DMA with VADDR', () => {
   })
 })
 
-describe('type 1 and type 1v2', () => {
+describe('a container with several domains', () => {
+  const join = ({ p, c, b }: ReturnType<typeof setup>) => {
+    const group = p.sys.open(`/dev/vfio/${b.functions[1]!.group}`)
+    p.sys.ioctl(group, VFIO_GROUP_SET_CONTAINER, s32(c.fd))
+    return group
+  }
+  const has = (driver: unknown[], page: number) =>
+    driver.map(d => (d as Domain).iovaToPhys(page) >= 0)
+
   it.each([VFIO_TYPE1_IOMMU, VFIO_TYPE1v2_IOMMU])(
-    'type %d replays mappings into a domain that comes later',
+    'type %d shares one between groups of a unit, and keeps mappings when a group leaves',
     type => {
-      const { b, p, c, map } = setup({}, type)
-      map({ size: 4n * PAGE })
-      const group = p.sys.open(`/dev/vfio/${b.functions[1]!.group}`)
-      p.sys.ioctl(group, 0x3b68, s32(c.fd))
-      c.unset()
-      expect(b.held()).toMatchObject({ mappings: 1, pins: 4 })
+      const s = setup({}, type)
+      s.map({ size: 4n * PAGE })
+      join(s)
+      s.c.unset()
+      expect(s.b.held()).toMatchObject({ mappings: 1, pins: 4 })
     },
   )
+  it('replays mappings into a domain that comes later, and maps and unmaps in both', () => {
+    const domains: Domain[] = []
+    const wrapDriver = (driver: IommuDriver) => standIn(driver, d => void domains.push(d))
+    const s = setup({ unitPerBus: true, wrapDriver })
+    s.map({ size: 4n * PAGE })
+    const group = join(s)
+    expect(domains.length).toBe(2)
+    s.map({ iova: 0x90000n })
+    expect([has(domains, 0x10), has(domains, 0x13), has(domains, 0x90)]).toEqual([
+      [true, true],
+      [true, true],
+      [true, true],
+    ])
+    expect(s.b.held()).toMatchObject({ mappings: 2, pins: 5 })
+    s.c.unmap(0x10000n, 4n * PAGE)
+    expect([has(domains, 0x10), has(domains, 0x90)]).toEqual([
+      [false, false],
+      [true, true],
+    ])
+    s.p.sys.close(group)
+    expect([domains[0]!.iovaToPhys(0x90) >= 0, s.b.held().mappings]).toEqual([true, 1])
+  })
+  it('keeps the group out when replay fails, and leaves the first domain as it was', () => {
+    const domains: Domain[] = []
+    const wrapDriver = (driver: IommuDriver) =>
+      standIn(driver, domain => {
+        const { map } = domain
+        const second = domains.push(domain) === 2
+        domain.map = (page, ...rest) => {
+          if (second && page === 0x20) throw new ErrnoError('ENOMEM', 'no frame for a table')
+          map.call(domain, page, ...rest)
+        }
+      })
+    const s = setup({ unitPerBus: true, wrapDriver })
+    s.map()
+    s.map({ iova: 0x20000n })
+    const before = s.b.held()
+    refused('ENOMEM', () => join(s))
+    expect(s.b.held()).toEqual(before)
+    expect(domains[0]!.iovaToPhys(0x20)).toBeGreaterThan(0)
+  })
 })
-
-function refuseNoMemory(): never {
-  throw new ErrnoError('ENOMEM', 'no frame for a table')
-}
