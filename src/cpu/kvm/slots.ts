@@ -243,8 +243,12 @@ export class SlotTable {
         return { pages, writable }
       }
     }
-    const shared = this.#user.bytesAt(vpage * PAGE_SIZE, PAGE_SIZE)
-    return { pages: shared === undefined ? 0 : 1, writable: true }
+    // Memory of the kernel that the owner shares cannot be pinned; a byte read and put back tells its protection.
+    const at = vpage * PAGE_SIZE
+    const byte = new Uint8Array(1)
+    if (this.#user.bytesAt(at, PAGE_SIZE) === undefined || !this.#user.copyIn(at, byte))
+      return { pages: 0, writable: false }
+    return { pages: 1, writable: this.#user.copyOut(at, byte) }
   }
 
   // Moves the marks of a slot's regions to the slot.

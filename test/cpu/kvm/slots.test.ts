@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import type { PasidHandler } from '../../../src/cpu/kvm/pasid.js'
 import * as uapi from '../../../src/cpu/kvm/uapi.js'
 import type { MmioTarget } from '../../../src/mem/address-space.js'
-import { PROT_READ } from '../../../src/mem/vma.js'
+import { PROT_NONE, PROT_READ } from '../../../src/mem/vma.js'
 import { AT, Guest, RAM_BYTES } from './guest.js'
 
 const GPA = 0x1000_0000
@@ -144,6 +144,23 @@ describe('a slot', () => {
     g.code(PROBE)
     g.answer()
     expect(g.enter()).toBe('EFAULT')
+  })
+
+  it('over memory the owner may not even read is EFAULT on a load', () => {
+    const { g, memory } = withMemory()
+    g.sys.process.memory.mprotect(memory.vaddr, 0x4000, PROT_NONE)
+    g.code(PROBE)
+    expect(g.enter()).toBe('EFAULT')
+  })
+
+  it('may show memory the kernel shares with its owner', () => {
+    const g = new Guest()
+    const page = g.sys.mmap({ fd: g.vcpu, offset: 8192, length: 4096 })
+    const userspace_addr = page.vaddr
+    g.slot({ slot: 1, guest_phys_addr: BigInt(GPA), memory_size: 0x1000n, userspace_addr })
+    page.bytes[0] = 6
+    g.code(PROBE)
+    expect(g.answer()).toBe(6)
   })
 
   it('page tables in a hole are a reserved-bit fault, in memory that appeared they work', () => {
