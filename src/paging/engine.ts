@@ -187,6 +187,7 @@ export class TableWalk {
         return this.#stopReserved(p + LEAF_RESERVED_LO, i, entryLo, entryHi)
       }
 
+      this.innerFailed = false
       this.depth = i
       this.entryLo = entryLo
       this.entryHi = entryHi

@@ -64,7 +64,7 @@ export function createNestedWalker(
   return (firstRoot, secondRoot, hi, lo, access, w) => {
     outer.setRoot(secondRoot)
     stage.setRoot(firstRoot)
-    let failure = stage.translate(hi, lo, access)
+    let failure = stage.translate(hi | 0, lo | 0, access)
     if (failure !== FAILURE.none) return fail(w, failure, stage.innerDuring)
 
     failure = outer.translate(stage.outHi, stage.outLo, access & SECOND)

@@ -19,7 +19,7 @@ export function createWalker(format: PageTableFormat, source: EntrySource): Walk
   const stage = new Stage(format, source)
   return (root, hi, lo, access, w) => {
     stage.setRoot(root)
-    const failure = stage.translate(hi, lo, access)
+    const failure = stage.translate(hi | 0, lo | 0, access)
     w.failure = failure
     if (failure !== FAILURE.none) {
       stage.report(w, failure, DURING.page)
