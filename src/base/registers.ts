@@ -65,6 +65,11 @@ export class RegisterFile<const R extends object = object> {
   readonly #rw1c: Uint8Array
   readonly #rw1s: Uint8Array
   readonly #wo: Uint8Array
+  /** The same rules a word at a time. */
+  readonly #rwWords: Uint32Array
+  readonly #rw1cWords: Uint32Array
+  readonly #rw1sWords: Uint32Array
+  readonly #woWords: Uint32Array
   readonly #resetBytes: Uint8Array
   readonly #slotAt: Int16Array
   readonly #slots: Slot[] = []
@@ -77,10 +82,14 @@ export class RegisterFile<const R extends object = object> {
     this.bytes = new Uint8Array(this.#words.buffer, 0, size)
     this.#written = new Uint32Array(words + 1)
     this.#writtenBytes = new Uint8Array(this.#written.buffer)
-    this.#rw = new Uint8Array(size)
-    this.#rw1c = new Uint8Array(size)
-    this.#rw1s = new Uint8Array(size)
-    this.#wo = new Uint8Array(size)
+    this.#rwWords = new Uint32Array(words + 1)
+    this.#rw1cWords = new Uint32Array(words + 1)
+    this.#rw1sWords = new Uint32Array(words + 1)
+    this.#woWords = new Uint32Array(words + 1)
+    this.#rw = new Uint8Array(this.#rwWords.buffer)
+    this.#rw1c = new Uint8Array(this.#rw1cWords.buffer)
+    this.#rw1s = new Uint8Array(this.#rw1sWords.buffer)
+    this.#wo = new Uint8Array(this.#woWords.buffer)
     this.#resetBytes = new Uint8Array(size)
     this.#slotAt = new Int16Array(size).fill(-1)
     const regs: Record<string, object> = {}
@@ -151,8 +160,28 @@ export class RegisterFile<const R extends object = object> {
 
   /** Software's write of a 32-bit word. */
   write32(offset: number, value: number): void {
-    this.#scratch.setUint32(0, value, true)
-    this.#store(offset, 4)
+    const index = (offset & 3) === 0 ? (this.#slotAt[offset] ?? -1) : -1
+    const slot = index < 0 ? undefined : this.#slots[index]!
+    if (slot === undefined || slot.size < 4) {
+      this.#scratch.setUint32(0, value, true)
+      this.#store(offset, 4)
+      return
+    }
+    const i = offset >> 2
+    const words = this.#words
+    const rw = this.#rwWords[i]!
+    const set = this.#rw1sWords[i]!
+    const clear = this.#rw1cWords[i]!
+    words[i] = (((words[i]! & ~rw) | (value & rw)) & ~(value & clear)) | (value & set)
+    if (slot.onWrite === undefined) return
+    const shown = rw | clear | set | this.#woWords[i]!
+    this.#written[i] = (words[i]! & ~shown) | (value & shown)
+    if (slot.size === 8) {
+      const other = (slot.offset >> 2) * 2 + 1 - i
+      const hidden = this.#rw1cWords[other]! | this.#rw1sWords[other]! | this.#woWords[other]!
+      this.#written[other] = words[other]! & ~hidden
+    }
+    slot.onWrite(slot.written as never)
   }
 
   #store(offset: number, size: number): void {

@@ -224,6 +224,13 @@ export class VtdUnit implements UpstreamTranslator, MessageSink, MmioTarget {
     if (offset <= this.#vcmd && offset + size > this.#vcmd) this.#virtualCommand()
   }
 
+  /** The same for an aligned 32-bit word, which is how a driver rings the queue. */
+  write32(offset: number, value: number): void {
+    if (this.#register.on || offset >= FRCD_OFFSET || this.#vcmd >= 0)
+      this.write(offset, 4, BigInt(value >>> 0))
+    else this.#file.write32(offset, value)
+  }
+
   translate(r: MemoryRequest, into: Translation): void {
     this.#translator.translate(r, into)
   }
