@@ -27,6 +27,7 @@ export class TagTable {
   readonly #tags: Int32Array
   readonly #buckets: Int32Array
   readonly #mask: number
+  /** First tag of each domain ever seen; NONE when all of them went. */
   readonly #domains = new Map<number, number>()
   #free = 0
 
@@ -108,8 +109,7 @@ export class TagTable {
     const previous = tags[t | DOMAIN_PREVIOUS]!
     if (next >= 0) tags[(next << 3) | DOMAIN_PREVIOUS] = previous
     if (previous >= 0) tags[(previous << 3) | DOMAIN_NEXT] = next
-    else if (next >= 0) this.#domains.set(domain, next)
-    else this.#domains.delete(domain)
+    else this.#domains.set(domain, next)
     tags[t | NEXT] = this.#free
     this.#free = tag
   }
