@@ -71,6 +71,31 @@ export class TranslationCache {
   }
 
   /**
+   * Bytes from the asked one on, at most `limit`, that this entry and those of the pages that follow
+   * send to consecutive addresses, all permitting the access.
+   */
+  span(slot: number, ask: AtcAsk, limit: number, write: boolean, execute: boolean): number {
+    const e = this.#entries
+    const key = e[slot * WORDS + KEY]!
+    const bits = key >> BITS_SHIFT
+    const size = 1 << bits
+    const need = (write ? WRITE : READ) | (execute ? EXECUTE : 0)
+    let lo = ask.lo & -size
+    let covered = size - (ask.lo & (size - 1))
+    let page = this.#page[slot]!
+    while (covered < limit) {
+      lo = (lo + size) | 0
+      page += size
+      if (lo === 0) break
+      const next = this.#find(ask.hi, lo, key, bits)
+      if (next < 0 || this.#page[next] !== page) break
+      if ((e[next * WORDS + FLAGS]! & need) !== need) break
+      covered += size
+    }
+    return Math.min(covered, limit)
+  }
+
+  /**
    * Keeps a translation. `output` is that of the byte asked for; pages above 1 GiB are kept as the
    * 1 GiB around it. Replaces an entry of the same page, or the set's oldest.
    */

@@ -190,10 +190,9 @@ export class BusMaster {
     return true
   }
 
-  /** Whether a request goes to the translator as it is: no cache of ours, no message, nobody listening. */
+  /** Whether the short way will do: translated above, no message, nobody listening. */
   #direct(hi: number, lo: number): boolean {
     return (
-      !this.#cached &&
       !this.#trace.on &&
       this.#fabric.translator !== undefined &&
       (this.#request.pasid >= 0 || !isMessage(hi, lo))
@@ -212,7 +211,9 @@ export class BusMaster {
     r.lo = lo
     r.length = length
     if (length === 0) return true
-    translator!.translate(r, answer)
+    this.#passTo = 0
+    if (!this.#cached) translator!.translate(r, answer)
+    else if (!this.#throughCache(translator!, length)) return false
     if (answer.status !== COMPLETION.SC) return this.#denied(answer.status, 0)
     const output = answer.output
     const region = memory.ramAt(output)
@@ -261,7 +262,7 @@ export class BusMaster {
         if (hi >>> 20 === 0) output = joinNumber(hi, lo)
       } else {
         if (!cached) translator.translate(r, answer)
-        else if (!this.#throughCache(translator)) {
+        else if (!this.#throughCache(translator, length - done)) {
           if (run) this.#copies.copy(write, run, runEnd, bytes, runFrom, done)
           this.failedDone = done
           return false
@@ -271,7 +272,8 @@ export class BusMaster {
           return this.#denied(answer.status, done)
         }
         output = answer.output
-        if (!cached && answer.pageBits > 12) {
+        if (cached) piece = r.length
+        else if (answer.pageBits > 12) {
           // The answer holds for a larger page: take what the transfer needs of it.
           piece = this.#widen(prefixed, answer.pageBits, hi, lo, piece, length - done)
           r.length = piece
@@ -335,9 +337,7 @@ export class BusMaster {
   ): number {
     const size = 1 << Math.min(pageBits, 30)
     const wide = Math.min(size - (lo & (size - 1)), left)
-    const first = lo >>> 0
-    const crosses = hi === 0 && first < MESSAGE_BASE && first + wide > MESSAGE_BASE
-    return crosses && !prefixed ? piece : wide
+    return !prefixed && crossesMessages(hi, lo, wide) ? piece : wide
   }
 
   #retag(
@@ -374,8 +374,11 @@ export class BusMaster {
     return false
   }
 
-  /** Translates the piece by ATS and presents it as a translated request (PCIe 10.2). */
-  #throughCache(translator: UpstreamTranslator): boolean {
+  /**
+   * Translates the piece by ATS and presents it as a translated request (PCIe 10.2). Makes the piece
+   * longer, up to `left` bytes, where the cache and the answer allow it.
+   */
+  #throughCache(translator: UpstreamTranslator, left: number): boolean {
     const r = this.#request
     const answer = this.#answer
     const { cache } = this.#ats!
@@ -394,6 +397,7 @@ export class BusMaster {
     if (output >= this.#passFrom && output < this.#passTo) {
       answer.status = COMPLETION.SC
       answer.output = output
+      this.#lengthen(slot, output, left)
       return true
     }
     const { hi, lo, pasid, execute, privileged } = r
@@ -412,9 +416,19 @@ export class BusMaster {
     r.pasid = pasid
     r.execute = execute
     r.privileged = privileged
-    if (answer.status === COMPLETION.SC && answer.pageBits > 12)
+    if (left > r.length && answer.status === COMPLETION.SC && answer.pageBits > 12) {
       this.#keepPass(output, answer.pageBits)
+      this.#lengthen(slot, output, left)
+    }
     return true
+  }
+
+  #lengthen(slot: number, output: number, left: number): void {
+    const r = this.#request
+    const limit = Math.min(left, this.#passTo - output)
+    if (limit <= r.length) return
+    const span = this.#ats!.cache.span(slot, r, limit, r.write, r.execute)
+    if (r.pasid >= 0 || !crossesMessages(r.hi, r.lo, span)) r.length = span
   }
 
   /** One answer to a translated request lets the rest of its page pass, for this transfer only. */
@@ -478,6 +492,10 @@ export class BusMaster {
 
 /** Whether an address without prefix falls into the message range. */
 const isMessage = (hi: number, lo: number) => hi === 0 && lo >>> 20 === MESSAGE_BASE >>> 20
+
+/** Whether a range that starts below the message range reaches into it. */
+const crossesMessages = (hi: number, lo: number, length: number) =>
+  hi === 0 && lo >>> 0 < MESSAGE_BASE && (lo >>> 0) + length > MESSAGE_BASE
 
 /** Moves bits 63:32 down. */
 const HIGH_HALF = 2 ** -32
