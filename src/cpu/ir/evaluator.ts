@@ -88,7 +88,7 @@ export function evaluate(
       case 14 /* i64.eqz */: r32[2 * d] = (r32[2 * a]! | r32[2 * a + 1]!) === 0 ? 1 : 0; break
       case 15 /* i64.mulhu */: r64[d] = (r64[a]! * r64[b]!) >> 64n; break
       case 16 /* i64.mulhs */: r64[d] = (signed(r64[a]!) * signed(r64[b]!)) >> 64n; break
-      case 17 /* i64.select */: r64[d] = r32[2 * op.c]! !== 0 ? r64[a]! : r64[b]!; break
+      case 17 /* i64.select */: r64[d] = r64[r32[2 * op.c]! !== 0 ? a : b]!; break
       case 18 /* i64.bswap */: {
         const lo = r32[2 * a]!
         r32[2 * d] = bswap32(r32[2 * a + 1]!)

@@ -13,6 +13,7 @@ import type { Attribute, Encoding, OperandKind, OperandSize, OperandSpec } from 
 import { FLAG } from './registers.js'
 import * as shifts from './shifts.js'
 import * as system from './system.js'
+import * as tables from './tables.js'
 
 /** Condition names, by number. */
 // biome-ignore format: table
@@ -213,10 +214,10 @@ x('9c', '', 'pushf', memory.PUSHF, 'd64 special')
 x('9d', '', 'popf', memory.POPF, 'd64 special ends')
 x('c8', 'Iw Ib', 'enter', memory.ENTER, 'd64')
 x('c9', '', 'leave', memory.LEAVE, 'd64')
-x('0f a0', 'FS', 'push', system.PUSH_SEG, 'd64 special')
-x('0f a8', 'GS', 'push', system.PUSH_SEG, 'd64 special')
-x('0f a1', 'FS', 'pop', system.POP_SEG, 'd64 special')
-x('0f a9', 'GS', 'pop', system.POP_SEG, 'd64 special')
+x('0f a0', 'FS', 'push', tables.PUSH_SEG, 'd64 special')
+x('0f a8', 'GS', 'push', tables.PUSH_SEG, 'd64 special')
+x('0f a1', 'FS', 'pop', tables.POP_SEG, 'd64 special')
+x('0f a9', 'GS', 'pop', tables.POP_SEG, 'd64 special')
 
 // Strings.
 x('a4', '', 'movsb', memory.MOVS, 'rep')
@@ -291,20 +292,20 @@ x('66 0f ae /7', 'Mb', 'clflushopt', memory.CLFLUSH, 'special')
 x('66 0f ae /6', 'Mb', 'clwb', memory.CLFLUSH, 'special')
 
 // System registers and tables.
-x('8c', 'Ev Sw', 'mov', system.MOV_FROM_SEG, 'special')
-x('8e', 'Sw Ew', 'mov', system.MOV_TO_SEG, 'special ends')
+x('8c', 'Ev Sw', 'mov', tables.MOV_FROM_SEG, 'special')
+x('8e', 'Sw Ew', 'mov', tables.MOV_TO_SEG, 'special ends')
 x('0f 20', 'Rq Cq', 'mov', system.MOV_FROM_CR, 'f64 cpl0 special')
 x('0f 22', 'Cq Rq', 'mov', system.MOV_TO_CR, 'f64 cpl0 special ends')
 x('0f 21', 'Rq Dq', 'mov', system.MOV_FROM_DR, 'f64 cpl0 special')
 x('0f 23', 'Dq Rq', 'mov', system.MOV_TO_DR, 'f64 cpl0 special ends')
-x('0f 00 /0', 'Ev', 'sldt', system.SLDT, 'special')
-x('0f 00 /1', 'Ev', 'str', system.STR, 'special')
-x('0f 00 /2', 'Ew', 'lldt', system.LLDT, 'cpl0 special ends')
-x('0f 00 /3', 'Ew', 'ltr', system.LTR, 'cpl0 special ends')
-x('0f 01 /0', 'Mn', 'sgdt', system.SGDT, 'special')
-x('0f 01 /1', 'Mn', 'sidt', system.SIDT, 'special')
-x('0f 01 /2', 'Mn', 'lgdt', system.LGDT, 'cpl0 special ends')
-x('0f 01 /3', 'Mn', 'lidt', system.LIDT, 'cpl0 special ends')
+x('0f 00 /0', 'Ev', 'sldt', tables.SLDT, 'special')
+x('0f 00 /1', 'Ev', 'str', tables.STR, 'special')
+x('0f 00 /2', 'Ew', 'lldt', tables.LLDT, 'cpl0 special ends')
+x('0f 00 /3', 'Ew', 'ltr', tables.LTR, 'cpl0 special ends')
+x('0f 01 /0', 'Mn', 'sgdt', tables.SGDT, 'special')
+x('0f 01 /1', 'Mn', 'sidt', tables.SIDT, 'special')
+x('0f 01 /2', 'Mn', 'lgdt', tables.LGDT, 'cpl0 special ends')
+x('0f 01 /3', 'Mn', 'lidt', tables.LIDT, 'cpl0 special ends')
 x('0f 01 /4', 'Ev', 'smsw', system.SMSW, 'special')
 x('0f 01 /6', 'Ew', 'lmsw', system.LMSW, 'cpl0 special ends')
 x('0f 01 /7', 'Mn', 'invlpg', system.INVLPG, 'cpl0 special ends')

@@ -1,13 +1,15 @@
 // Descriptors and segment registers (SDM vol. 3, 3.4, 3.5, 5.5 to 5.8). Only what 64-bit mode needs: code segments must
 // have L set, and gates are for interrupts alone; a far transfer to anything else is #GP(selector).
 
-import { aborted, loadValue, storeValue, type X86Machine } from './machine.js'
+import { aborted, high, loadValue, low, type X86Machine } from './machine.js'
 import { ACCESS } from './ports.js'
 import { SEGMENT, type Segment, VECTOR } from './registers.js'
 
 /** A descriptor as it stands in its table, and where. */
 export interface Descriptor {
-  readonly raw: bigint
+  /** Its two words. */
+  readonly lo: number
+  readonly hi: number
   /** Linear address of its first byte. */
   readonly at: bigint
   readonly type: number
@@ -18,20 +20,20 @@ export interface Descriptor {
   readonly db: number
 }
 
-const field = (raw: bigint, shift: number, bits: number): number =>
-  Number(BigInt.asUintN(bits, raw >> BigInt(shift)))
-
 /** Takes 8 raw bytes apart. */
-export function parseDescriptor(raw: bigint, at: bigint): Descriptor {
+function parseDescriptor(raw: bigint, at: bigint): Descriptor {
+  const lo = low(raw)
+  const hi = high(raw)
   return {
-    raw,
+    lo,
+    hi,
     at,
-    type: field(raw, 40, 4),
-    s: field(raw, 44, 1),
-    dpl: field(raw, 45, 2),
-    present: field(raw, 47, 1),
-    l: field(raw, 53, 1),
-    db: field(raw, 54, 1),
+    type: (hi >>> 8) & 15,
+    s: (hi >>> 12) & 1,
+    dpl: (hi >>> 13) & 3,
+    present: (hi >>> 15) & 1,
+    l: (hi >>> 21) & 1,
+    db: (hi >>> 22) & 1,
   }
 }
 
@@ -54,17 +56,18 @@ export function readDescriptor(m: X86Machine, selector: number): Descriptor | un
 
 /** Copies a descriptor into a segment register's hidden part; `upper` extends the base of a system segment. */
 export function setSegment(s: Segment, selector: number, d: Descriptor, upper = 0n): void {
-  const limit = field(d.raw, 0, 16) | (field(d.raw, 48, 4) << 16)
-  s.g = field(d.raw, 55, 1)
+  const { lo, hi } = d
+  const limit = (lo & 0xffff) | (hi & 0xf_0000)
+  const base = (lo >>> 16) | ((hi & 0xff) << 16) | (hi & 0xff00_0000)
+  s.g = (hi >>> 23) & 1
   s.selector = selector
   s.limit = s.g ? ((limit << 12) | 0xfff) >>> 0 : limit
-  s.base =
-    BigInt.asUintN(24, d.raw >> 16n) | (BigInt.asUintN(8, d.raw >> 56n) << 24n) | (upper << 32n)
+  s.base = BigInt(base >>> 0) | (upper << 32n)
   s.type = d.type
   s.s = d.s
   s.dpl = d.dpl
   s.present = d.present
-  s.avl = field(d.raw, 52, 1)
+  s.avl = (hi >>> 20) & 1
   s.l = d.l
   s.db = d.db
   s.unusable = 0
@@ -78,18 +81,21 @@ export function setNull(s: Segment, selector: number): void {
   s.unusable = 1
 }
 
+/** Byte 5 of a descriptor: P, DPL, S and type. */
+export const accessByte = (d: Descriptor): number => (d.hi >>> 8) & 0xff
+
 /** Sets the accessed bit, in memory too. Returns the descriptor as it is then. */
 function touch(m: X86Machine, d: Descriptor): Descriptor {
   if (d.type & 1) return d
-  const typeByte = (d.raw >> 40n) & 0xffn
-  storeValue(m, d.at + 5n, 1, typeByte | 1n, ACCESS.WRITE | ACCESS.SYSTEM)
+  const at = d.at + 5n
+  m.memory.store(high(at), low(at), 1, accessByte(d) | 1, ACCESS.WRITE | ACCESS.SYSTEM)
   return { ...d, type: d.type | 1 }
 }
 
 const isWritableData = (d: Descriptor) => d.s === 1 && (d.type & 0b1010) === 0b0010
 const isReadable = (d: Descriptor) => d.s === 1 && ((d.type & 8) === 0 || (d.type & 2) !== 0)
-export const isCode = (d: Descriptor) => d.s === 1 && (d.type & 8) !== 0
-export const isConforming = (d: Descriptor) => (d.type & 0b1100) === 0b1100
+const isCode = (d: Descriptor) => d.s === 1 && (d.type & 8) !== 0
+const isConforming = (d: Descriptor) => (d.type & 0b1100) === 0b1100
 
 /** Checks what SS may become when the privilege level is `cpl`. Undefined with nothing raised: null is allowed. */
 export function stackDescriptor(
@@ -243,9 +249,10 @@ export function readSystemDescriptor(
   }
   const d = readDescriptor(m, selector)
   if (!d) return undefined
-  const upper = loadValue(m, d.at + 8n, 8, ACCESS.READ | ACCESS.SYSTEM)
+  const upper = loadValue(m, d.at + 8n, 4, ACCESS.READ | ACCESS.SYSTEM)
+  const last = loadValue(m, d.at + 12n, 4, ACCESS.READ | ACCESS.SYSTEM)
   if (aborted(m)) return undefined
-  if (d.s !== 0 || d.type !== type || (upper >> 40n) & 0x1fn) {
+  if (d.s !== 0 || d.type !== type || last & 0x1f00n) {
     state.raise(VECTOR.GP, error)
     return undefined
   }
@@ -253,5 +260,5 @@ export function readSystemDescriptor(
     state.raise(VECTOR.NP, error)
     return undefined
   }
-  return { d, upper: BigInt.asUintN(32, upper) }
+  return { d, upper }
 }

@@ -1,6 +1,7 @@
 // A memory port without paging: linear addresses are offsets into a few windows. Everything outside faults.
 
 import { X86Core } from '../../../../src/cpu/x86/core.js'
+import { high, low } from '../../../../src/cpu/x86/machine.js'
 import { ACCESS, type MemoryPort, type SystemPort } from '../../../../src/cpu/x86/ports.js'
 import {
   ABORT,
@@ -70,8 +71,8 @@ export class FlatMemory implements MemoryPort {
     const from = this.#range(hi, lo, 8, access)
     if (from < 0) return
     const v = this.#space.load(from, 8)
-    into[at] = Number(BigInt.asIntN(32, v))
-    into[at + 1] = Number(BigInt.asIntN(32, v >> 32n))
+    into[at] = low(v)
+    into[at + 1] = high(v)
   }
 
   #stored(at: number, length: number): void {
