@@ -5,6 +5,7 @@ import { halves, split } from '../src/base/addr.js'
 import { createMachine, type Machine, type MachineDescription } from '../src/machine.js'
 import { dmaCopy } from '../src/pci/devices/dma-copy.js'
 import type { PciFunction } from '../src/pci/function.js'
+import type { Sys } from '../src/sys/sys.js'
 import { NestingContainer } from '../src/vmm/container.js'
 
 const MIB = 2 ** 20
@@ -15,7 +16,10 @@ export const PAGES = 512
 
 export interface NestedHost {
   readonly machine: Machine
+  readonly sys: Sys
   readonly container: NestingContainer
+  /** The container's descriptor. */
+  readonly fd: number
   readonly function: PciFunction
   readonly pasid: number
   /** Guest physical address of the first-stage root. */
@@ -50,7 +54,7 @@ export function nestedHost(description: Partial<MachineDescription> = {}): Neste
   const pasid = container.allocPasid(1, 0xfffff)
   container.bind(pasid, root, { supervisor: false, addressWidth: 48 })
   void device
-  return { machine, container, function: fn, pasid, root }
+  return { machine, sys, container, fd: container.fd, function: fn, pasid, root }
 }
 
 split(GVA)

@@ -76,6 +76,11 @@ export class NestingContainer {
     this.nesting = this.#readNesting()
   }
 
+  /** The container's descriptor, for calls that this class does not make. */
+  get fd(): number {
+    return this.#container
+  }
+
   /** Opens a device of the group: `0000:bb:dd.f`. */
   openDevice(name: string): number {
     return this.#sys.ioctl(this.#group, VFIO_GROUP_GET_DEVICE_FD, name)
