@@ -120,6 +120,42 @@ describe('ATS', () => {
     expect(p.fn.ats!.cache.count).toBe(0)
   })
 
+  const large = () => Uint8Array.from({ length: 0x4800 }, (_, i) => (i * 5 + (i >> 8)) & 0xff)
+
+  it.each([
+    ['consecutive', [2, 3, 4, 5, 6]],
+    ['scattered', [9, 3, 4, 12, 2]],
+    ['descending', [6, 5, 4, 3, 2]],
+  ])('moves a transfer over %s pages whole, cached or not', (_name, frames) => {
+    const p = ready()
+    for (const [i, f] of frames.entries()) p.t.map(5, 0x8000 + i * 4096, { output: f * 4096 })
+    for (let round = 0; round < 3; round++) {
+      const from = large().map(v => v ^ round)
+      expect(p.port.dma.write(iova(0x8400n), from, P5)).toEqual({ ok: true })
+      const there = Array.from(
+        from,
+        (_, i) => p.h.ram[frames[(i + 0x400) >> 12]! * 4096 + ((i + 0x400) & 4095)]!,
+      )
+      expect(Uint8Array.from(there)).toEqual(from)
+      const into = new Uint8Array(from.length)
+      expect(p.port.dma.read(iova(0x8400n), into, P5)).toEqual({ ok: true })
+      expect(into).toEqual(from)
+    }
+  })
+
+  it('stops at a cached page that forbids the access, however its neighbours lie', () => {
+    const p = ready()
+    for (let i = 0; i < 4; i++)
+      p.t.map(5, 0x8000 + i * 4096, { output: 0x4000 + i * 4096, write: i !== 2 })
+    expect(p.port.dma.read(iova(0x8000n), large().subarray(0, 0x4000), P5).ok).toBe(true)
+    expect(p.port.dma.write(iova(0x8000n), new Uint8Array(0x4000).fill(7), P5)).toMatchObject({
+      reason: 'no-permission',
+      at: 0xa000n,
+      done: 0x2000,
+    })
+    expect([p.h.ram[0x5fff], p.h.ram[0x6000]]).toEqual([7, 0])
+  })
+
   it('aligns its questions to the smallest translation unit', () => {
     const p = ready()
     p.fn.config.write(p.cap(0x0f) + 6, 2, 0x8002)

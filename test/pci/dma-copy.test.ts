@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { dmaCopy } from '../../src/pci/devices/dma-copy.js'
-import { connect, host, peek, poke, TableTranslator } from './host.js'
+import type { PciFunction } from '../../src/pci/function.js'
+import { connect, type Host, host, peek, poke, TableTranslator } from './host.js'
 
 const { SRC, DST, LEN, PASID, CTRL, STATUS } = dmaCopy.bar0
 const text = 'passthrough'
@@ -63,15 +64,20 @@ describe('dma-copy', () => {
     expect(at(0x3000)).toBe(text)
   })
 
-  it.each([['function-level reset', 0x8000]])(
-    'does not finish a copy that a %s interrupted',
-    (_name, control) => {
-      const { h, fn, start, at } = ready()
-      start(0x1000n, 0x2000n, text.length)
-      fn.config.write(fn.capabilityOffset(0x10, false)! + 8, 2, control)
-      h.clock.settle()
-      expect(at(0x2000)).toBe('\0'.repeat(text.length))
-      expect(fn.bars[0]!.enabled).toBe(false)
-    },
-  )
+  it.each([
+    ['function-level reset', (_h: Host, fn: PciFunction) => fn.config.write(0x48, 2, 0x8000)],
+    ['hot reset of the link', (h: Host) => h.ports[0]!.config.write(0x3e, 2, 0x40)],
+    ['reset by VFIO', (_h: Host, fn: PciFunction) => fn.reset()],
+  ])('never ends a copy that a %s interrupted, whatever is enabled afterwards', (_name, reset) => {
+    const { h, fn, start, at } = ready()
+    start(0x1000n, 0x2000n, text.length)
+    reset(h, fn)
+    expect(fn.bars[0]!.enabled).toBe(false)
+    expect(h.clock.pending).toBe(0)
+    h.scan()
+    fn.config.write(4, 2, 6)
+    h.clock.settle()
+    expect(at(0x2000)).toBe('\0'.repeat(text.length))
+    expect(peek(h, fn, STATUS.offset)).toBe(0n)
+  })
 })

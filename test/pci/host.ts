@@ -111,6 +111,7 @@ export class TableTranslator implements UpstreamTranslator {
     if (r.at === AT.TRANSLATED) {
       into.status = COMPLETION.SC
       into.output = address
+      into.pageBits = 52
       return
     }
     const m = this.pages.get(`${r.pasid}:${Math.floor(address / 4096)}`)

@@ -10,15 +10,15 @@ import {
   DESCRIPTOR_SIZE,
   type Descriptor,
   OPCODE,
-  RECORD,
   RECORD_SIZE,
   readDescriptor,
   refuse,
   STATUS,
   type Status,
 } from './descriptors.js'
-import { begin, checksumOf, type Mover, type Progress } from './operations.js'
+import { begin, type Mover } from './operations.js'
 import { ERROR_CODE, MAX_RING_BITS, MODE, PORTAL_DEPTH, type QueueRegisters } from './registers.js'
+import { clone, type Outcome, plain, record, type Task } from './task.js'
 
 /** Virtual time between two stretches of work, in ns. */
 const STRETCH_NS = 100
@@ -33,26 +33,6 @@ interface Setup {
   readonly prs: boolean
   readonly base: bigint
   readonly entries: number
-}
-
-/** A descriptor in work. */
-interface Task {
-  readonly descriptor: Descriptor
-  readonly tag: RequestTag
-  readonly progress: Progress
-  /** Set when the outcome is known and the record is still to be written. */
-  outcome: Outcome | undefined
-  /** Of a batch: how far it is, and the descriptor of it in work. */
-  next: number
-  succeeded: number
-  inner: Task | undefined
-}
-
-interface Outcome {
-  readonly status: Status
-  readonly bytes: number
-  readonly write: boolean
-  readonly fault: bigint
 }
 
 /** Something that no completion record could say, for the ERROR registers. */
@@ -435,31 +415,4 @@ export class WorkQueue {
     this.#waiting = waiting
     this.#regs.STATUS.WAITING = waiting
   }
-}
-
-const plain = (status: Status, bytes: number): Outcome => ({
-  status,
-  bytes,
-  write: false,
-  fault: 0n,
-})
-
-function record(task: Task, outcome: Outcome): Uint8Array {
-  const { opcode } = task.descriptor
-  const summed = opcode === OPCODE.CHECKSUM || opcode === OPCODE.COPY_CHECKSUM
-  return RECORD.create({
-    STATUS: outcome.status,
-    WRITE: outcome.write,
-    RESULT: task.progress.differs ? 1 : 0,
-    BYTES: outcome.bytes,
-    FAULT: outcome.fault,
-    VALUE: summed ? BigInt(checksumOf(task.progress)) : 0n,
-  }).bytes
-}
-
-/** A copy of plain data: objects, arrays, numbers, bigints, booleans. */
-function clone<T>(value: T): T {
-  if (Array.isArray(value)) return value.map(clone) as T
-  if (typeof value !== 'object' || value === null) return value
-  return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, clone(v)])) as T
 }
