@@ -37,6 +37,9 @@ export class TranslationCache {
   /** Physical address of each entry's page. */
   readonly #page = new Float64Array(SETS * WAYS)
   readonly #victim = new Uint8Array(SETS)
+  /** The slots in use, in no order, and where each one stands among them: what invalidations look at. */
+  readonly #used = new Int16Array(SETS * WAYS)
+  readonly #place = new Int16Array(SETS * WAYS)
   /** Entries held, by page size. */
   readonly #held = new Int32Array(LARGEST + 1)
   #sizes = 0
@@ -120,7 +123,8 @@ export class TranslationCache {
     e[at + KEY] = key
     e[at + FLAGS] = (read ? READ : 0) | (write ? WRITE : 0) | (execute ? EXECUTE : 0)
     this.#page[slot] = output - ((ask.lo & ~(-1 << bits)) >>> 0)
-    this.#count++
+    this.#place[slot] = this.#count
+    this.#used[this.#count++] = slot
     if (this.#held[bits]!++ === 0) this.#sizes |= 1 << bits
     return slot
   }
@@ -128,11 +132,19 @@ export class TranslationCache {
   /** Drops every entry that shares a byte with the range, of the PASID named or, if global, of all. */
   invalidate(i: AtsInvalidation): number {
     const before = this.#count
+    if (before === 0) return 0
     const e = this.#entries
-    for (let slot = 0; slot < SETS * WAYS; slot++) {
+    if (i.pageBits === 12 && !i.global) {
+      this.#dropPage(i, tagOf(i.pasid, false))
+      if (i.pasid !== NO_PASID) this.#dropPage(i, tagOf(i.pasid, true))
+      return before - this.#count
+    }
+    // Backwards: dropping an entry moves the last one into its place.
+    for (let n = before - 1; n >= 0; n--) {
+      const slot = this.#used[n]!
       const at = slot * WORDS
       const key = e[at + KEY]!
-      if (key === FREE || (!i.global && pasidOf(key) !== i.pasid)) continue
+      if (!i.global && pasidOf(key) !== i.pasid) continue
       const bits = Math.max(i.pageBits, key >> BITS_SHIFT)
       if (sameRange(e[at + HI]!, e[at]!, i.hi, i.lo, bits)) this.#drop(slot)
     }
@@ -175,6 +187,15 @@ export class TranslationCache {
     return -1
   }
 
+  /** Drops what one 4 KiB page of an address space shares a byte with: at most an entry of each size. */
+  #dropPage({ hi, lo }: AtsInvalidation, tag: number): void {
+    for (let left = this.#sizes; left !== 0; left &= left - 1) {
+      const bits = 31 - Math.clz32(left & -left)
+      const slot = this.#find(hi, lo & (-1 << bits), tag | (bits << BITS_SHIFT), bits)
+      if (slot >= 0) this.#drop(slot)
+    }
+  }
+
   /** A free slot of the set, or the one whose turn it is. */
   #room(first: number): number {
     for (let slot = first; slot < first + WAYS; slot++)
@@ -190,7 +211,9 @@ export class TranslationCache {
     const key = this.#entries[at]!
     if (key === FREE) return
     this.#entries[at] = FREE
-    this.#count--
+    const last = this.#used[--this.#count]!
+    this.#used[this.#place[slot]!] = last
+    this.#place[last] = this.#place[slot]!
     const bits = key >> BITS_SHIFT
     if (--this.#held[bits]! === 0) this.#sizes &= ~(1 << bits)
   }
