@@ -84,6 +84,17 @@ export class Vm {
     else this.#slots.set(slot, vaddr)
   }
 
+  /** The same for an address of the guest's choosing: false when the kernel refuses it (an overlap, say). */
+  trySlot(slot: number, gpa: number, size: number, vaddr: bigint): boolean {
+    try {
+      this.setSlot(slot, gpa, size, vaddr)
+      return true
+    } catch (error) {
+      if (error instanceof ErrnoError) return false
+      throw error
+    }
+  }
+
   /** Enters 64-bit mode at `entry` with flat segments, paging on and interrupts off. */
   setEntry(entry: EntryState): void {
     const sregs = kvm_sregs()

@@ -104,6 +104,16 @@ export class Vmm implements GuestDevices {
     this.#vm.setEntry(entry)
   }
 
+  /** Guest RAM, from guest physical address 0 on. */
+  get memory(): Uint8Array {
+    return this.#ram.bytes
+  }
+
+  /** Takes the vCPU out of KVM_RUN once, as a signal would. */
+  kick(): void {
+    this.#vm.kick()
+  }
+
   /** Runs the guest to its end, at most `pauses` returns from KVM_RUN. */
   run(pauses = 10_000_000): GuestEnd {
     for (let n = 0; n < pauses; n++) {
@@ -185,8 +195,8 @@ export class Vmm implements GuestDevices {
       if (this.#placed.get(bar.index) === at) continue
       this.#vm.setSlot(BAR_SLOT + bar.index, 0, 0, 0n)
       this.#placed.delete(bar.index)
-      if (at === undefined) continue
-      this.#vm.setSlot(BAR_SLOT + bar.index, at, bar.size, bar.vaddr)
+      if (at === undefined || !this.#vm.trySlot(BAR_SLOT + bar.index, at, bar.size, bar.vaddr))
+        continue
       this.#placed.set(bar.index, at)
     }
     this.#function.updateInterrupts()
