@@ -16,7 +16,7 @@ export interface TableMemory {
 
 /** Where tables come from. */
 export interface TableFrames {
-  /** The address of a zeroed table. What it throws leaves the tables as they were before that entry. */
+  /** The address of a zeroed table of `TableBuilder.tableBytes`. What it throws leaves the tables as they were before that entry. */
   allocTable(): number
   /** Takes a table back that nothing refers to any more. Without it, tables stay linked when empty. */
   freeTable?(at: number): void
@@ -28,6 +28,9 @@ const PERMISSION_KINDS = 128
 /** A writer of tables in one format. */
 export class TableBuilder implements EntryInto {
   readonly format: PageTableFormat
+  /** Size and alignment of a table, and of the root's, which the caller makes. */
+  readonly tableBytes: number
+  readonly rootBytes: number
   entryLo = 0
   entryHi = 0
   readonly #memory: TableMemory
@@ -57,6 +60,8 @@ export class TableBuilder implements EntryInto {
     this.#frames = frames
     this.#spans = levels.map(level => 2 ** (level.index[1] - 12))
     this.#counts = levels.map(level => 2 ** (level.index[0] - level.index[1] + 1))
+    this.rootBytes = this.#counts[0]! * 8
+    this.tableBytes = this.#counts.at(-1)! * 8
     this.#blocks = levels.map(level => level.leaf !== undefined)
     this.#last = levels.length - 1
     this.#present = low(maskOf(format.present))

@@ -153,7 +153,7 @@ export function compile(format: PageTableFormat): Compiled {
   return {
     format,
     rows,
-    rootMask: -(8 << width(levels[0]!.index)),
+    rootMask: -Math.max(64, 8 << width(levels[0]!.index)),
     align: 63 - top,
     aboveLo: low(above),
     aboveHi: high(above),

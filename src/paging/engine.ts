@@ -348,9 +348,9 @@ export class TableWalk {
   }
 
   #stopReserved(row: number, depth: number, entryLo: number, entryHi: number): FailureCode {
-    const misplaced = this.rows[row] === -1 && this.rows[row + 1] === -1
-    const absent = misplaced && this.compiled.format.misplaced === 'notPresent'
-    return this.#stop(absent ? FAILURE.notPresent : FAILURE.reserved, depth, entryLo, entryHi)
+    const { misplaced, reservedIs = 'reserved' } = this.compiled.format
+    const none = this.rows[row] === -1 && this.rows[row + 1] === -1
+    return this.#stop(FAILURE[none ? misplaced : reservedIs], depth, entryLo, entryHi)
   }
 
   #stopInner(failure: FailureCode, depth: number, during: During): FailureCode {

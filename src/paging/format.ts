@@ -79,6 +79,12 @@ export interface Spelling {
   leaf(permissions: number): bigint
 }
 
+/** Names of entry bits, for printing. */
+export interface BitNames {
+  readonly table: Readonly<Record<string, bigint>>
+  readonly leaf: Readonly<Record<string, bigint>>
+}
+
 /** A page-table format. */
 export interface PageTableFormat {
   readonly name: string
@@ -99,6 +105,8 @@ export interface PageTableFormat {
   readonly page?: Mark
   /** What a block or table is where the level knows none. */
   readonly misplaced: 'reserved' | 'notPresent'
+  /** What a reserved bit means; `addressSize` where only address bits are reserved. Default reserved. */
+  readonly reservedIs?: 'reserved' | 'addressSize'
   /** True when bit 63 is reserved without ACCESS_NXE. */
   readonly executeDisable?: boolean
   /** True when tables must not lie in the interrupt address range 0xFEEx_xxxx. */
@@ -108,6 +116,7 @@ export interface PageTableFormat {
   readonly permissions: Permissions
   readonly flags?: Flags
   readonly spelling: Spelling
+  readonly bits: BitNames
 }
 
 /** A range of one bit. */

@@ -4,7 +4,7 @@
  * (SRE, ERE, AW) is the caller's business: iommu/vtd.
  */
 import { beyond, bit, type Gathered, type LevelFormat, type PageTableFormat } from './format.js'
-import { type X86Options, x86Like } from './formats-x86.js'
+import { X86_ENTRY, type X86Options, x86Like } from './formats-x86.js'
 import {
   ACCESS_FLAGS2,
   PERM_EXECUTE,
@@ -19,8 +19,10 @@ import {
 export function vtdFirstStage(options: X86Options = {}): PageTableFormat {
   const names = ['FS-PML5E', 'FS-PML4E', 'FS-PDPE', 'FS-PDE', 'FS-PTE'] as const
   const format = x86Like('VT-d first-stage', 'VT-d 9.7', names, options)
+  const { EA } = X86_ENTRY
   return {
     ...format,
+    bits: { table: { ...format.bits.table, EA }, leaf: { ...format.bits.leaf, EA } },
     refusesInterruptRange: true,
     flags: { table: 5, leaf: 5, dirty: 6, extended: 10, when: 0, otherwise: 'ignored' },
   }
@@ -89,7 +91,8 @@ export function vtdSecondStage(options: SecondStageOptions = {}): PageTableForma
     { name: 'SS-PDE',   level: 2, index: [29, 21], table, ...(megabytePages && { leaf: [...leaf, [20, 12]] }) },
     { name: 'SS-PTE',   level: 1, index: [20, 12], leaf },
   ]
-  const { R, W, X } = SECOND_STAGE_ENTRY
+  const { R, W, X, A, D, SNP, TM } = SECOND_STAGE_ENTRY
+  const rights = execute ? { R, W, X } : { R, W }
   const width = 12 + levels * 9
   return {
     name: `VT-d second-stage, ${levels}-level`,
@@ -110,6 +113,7 @@ export function vtdSecondStage(options: SecondStageOptions = {}): PageTableForma
         ((permissions & writable) !== 0 ? W : 0n) |
         (execute && (permissions & fetchable) !== 0 ? X : 0n),
     },
+    bits: { table: { ...rights, A }, leaf: { ...rights, A, D, SNP, TM } },
   }
 }
 

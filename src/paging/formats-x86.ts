@@ -82,6 +82,7 @@ export function x86Like(
   { levels = 4, physicalBits = 52, gigabytePages = true }: X86Options,
 ): PageTableFormat {
   const wide: readonly BitRange[] = beyond(physicalBits)
+  const { P, RW, US, A, D, G, XD } = X86_ENTRY
   const [pml5e, pml4e, pdpte, pde, pte] = names
   // biome-ignore format: table
   const all = [
@@ -112,7 +113,8 @@ export function x86Like(
       rule: x86Permissions,
     },
     flags: { table: 5, leaf: 5, dirty: 6, when: 0, otherwise: 'ignored' },
-    spelling: { table: X86_ENTRY.P | X86_ENTRY.RW | X86_ENTRY.US, leaf: x86Leaf },
+    spelling: { table: P | RW | US, leaf: x86Leaf },
+    bits: { table: { P, RW, US, A, XD }, leaf: { P, RW, US, A, D, G, XD } },
   }
 }
 
