@@ -55,8 +55,8 @@ export class RamRegion {
   }
 }
 
-/** Up to this many bytes a loop is cheaper than a view and a call. */
-const LOOP_LIMIT = 16
+/** Up to this many bytes a loop, four at a time, is cheaper than a view and a call. */
+const LOOP_LIMIT = 40
 
 /** Moves `length` bytes from one array to another; the two must not overlap. */
 export function copy(
@@ -66,11 +66,20 @@ export function copy(
   start: number,
   length: number,
 ): void {
-  if (length <= LOOP_LIMIT) {
-    for (let i = 0; i < length; i++) into[start + i] = from[at + i]!
-  } else if (at === 0 && length === from.length) {
-    into.set(from, start)
-  } else {
-    into.set(from.subarray(at, at + length), start)
+  if (length > LOOP_LIMIT) {
+    into.set(at === 0 && length === from.length ? from : from.subarray(at, at + length), start)
+    return
   }
+  let i = 0
+  for (; i + 4 <= length; i += 4) {
+    const a = from[at + i]!
+    const b = from[at + i + 1]!
+    const c = from[at + i + 2]!
+    const d = from[at + i + 3]!
+    into[start + i] = a
+    into[start + i + 1] = b
+    into[start + i + 2] = c
+    into[start + i + 3] = d
+  }
+  for (; i < length; i++) into[start + i] = from[at + i]!
 }
