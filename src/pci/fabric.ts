@@ -72,6 +72,10 @@ export class RootComplex implements Fabric, ConfigRouter {
   readonly copies = new RamCopy()
   #decodes: Decode[] | undefined
   #last: Decode | undefined
+  /** The function found last, and the epoch at which it was. */
+  #found: PciFunction | undefined
+  #foundAs = -1
+  #foundAt = -1
 
   constructor(options: RootComplexOptions) {
     this.memory = options.memory
@@ -127,8 +131,12 @@ export class RootComplex implements Fabric, ConfigRouter {
 
   /** The endpoint function with this requester id. */
   function(bdf: number): PciFunction | undefined {
+    if (bdf === this.#foundAs && this.epoch === this.#foundAt) return this.#found
     const node = this.node(bdf)
-    return node instanceof PciFunction ? node : undefined
+    this.#found = node instanceof PciFunction ? node : undefined
+    this.#foundAs = bdf
+    this.#foundAt = this.epoch
+    return this.#found
   }
 
   configRead(bdf: number, offset: number, size: number): number {
@@ -146,6 +154,7 @@ export class RootComplex implements Fabric, ConfigRouter {
   decodeChanged(): void {
     this.#decodes = undefined
     this.#last = undefined
+    this.#foundAs = -1
   }
 
   #freeDevice(): number {
