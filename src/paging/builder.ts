@@ -38,6 +38,9 @@ export class TableBuilder implements EntryInto {
   /** Pages mapped by an entry of each depth, and entries of a table there. */
   readonly #spans: number[]
   readonly #counts: number[]
+  readonly #perPage: number[]
+  /** One more than the highest input page. */
+  readonly #pageLimit: number
   readonly #blocks: boolean[]
   readonly #last: number
   readonly #present: number
@@ -60,6 +63,8 @@ export class TableBuilder implements EntryInto {
     this.#frames = frames
     this.#spans = levels.map(level => 2 ** (level.index[1] - 12))
     this.#counts = levels.map(level => 2 ** (level.index[0] - level.index[1] + 1))
+    this.#perPage = this.#spans.map(span => 1 / span)
+    this.#pageLimit = 2 ** (format.input.above === 'zeros' ? format.input.bits - 12 : 52)
     this.rootBytes = this.#counts[0]! * 8
     this.tableBytes = this.#counts.at(-1)! * 8
     this.#blocks = levels.map(level => level.leaf !== undefined)
@@ -97,14 +102,13 @@ export class TableBuilder implements EntryInto {
     largest = 12,
   ): void {
     const unit = this.#spans[this.#last]!
-    if (page % unit !== 0 || outputPage % unit !== 0 || pages % unit !== 0) {
+    if (unit > 1 && (page % unit !== 0 || outputPage % unit !== 0 || pages % unit !== 0)) {
       throw new ErrnoError('EINVAL', `map: ${this.format.name} maps multiples of ${unit} pages`)
     }
-    const { bits, above } = this.format.input
-    if (above === 'zeros' && !(page + pages <= 2 ** (bits - 12))) {
-      throw new ErrnoError('EINVAL', `map: page ${hex(page)} is beyond ${bits} bits`)
+    if (!(page + pages <= this.#pageLimit)) {
+      throw new ErrnoError('EINVAL', `map: page ${hex(page)} is too high for ${this.format.name}`)
     }
-    const limit = 2 ** (largest - 12)
+    const limit = largest === 12 ? 1 : 2 ** (largest - 12)
     let done = 0
     try {
       while (done < pages) {
@@ -128,6 +132,15 @@ export class TableBuilder implements EntryInto {
    * part is split first. Tables whose whole span lies in the range are given back.
    */
   unmap(root: number, page: number, pages: number): number {
+    const unit = this.#spans[this.#last]!
+    if (pages === unit) {
+      const at = this.entryAt(root, page)
+      if (at >= 0) {
+        if (!this.#read(at)) return 0
+        this.#clear(at)
+        return unit
+      }
+    }
     return this.#unmapTable(root, 0, page, pages)
   }
 
@@ -228,7 +241,8 @@ export class TableBuilder implements EntryInto {
   }
 
   #index(page: number, d: number): number {
-    return Math.floor(page / this.#spans[d]!) % this.#counts[d]!
+    // Spans are powers of two: the product is exact, and the mask drops its fraction.
+    return (page * this.#perPage[d]!) & (this.#counts[d]! - 1)
   }
 
   // Reads an entry; true when it is present.
@@ -248,7 +262,7 @@ export class TableBuilder implements EntryInto {
 
   // The half with the present bits goes last.
   #write(at: number, page: number, lo: number, hi: number): void {
-    this.#memory.writeU32(at + 4, Math.floor(page / TWO20) | hi)
+    this.#memory.writeU32(at + 4, (page / TWO20) | hi)
     this.#memory.writeU32(at, (page << 12) | lo)
   }
 
