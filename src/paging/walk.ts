@@ -113,15 +113,15 @@ export class Walk {
   /** True when a write needs no further flag: what caches it may grant writes without a new walk. */
   dirty = true
 
-  /** The stage the rest speaks of: the one that failed, or the last one walked. */
+  /** The stage that failed. This and the rest count only with a failure. */
   stage: 1 | 2 = 1
   /** For whose sake that stage was walked. */
   during: During = DURING.page
-  /** Entries walked before the last one in that stage: 0 at the root's table, -1 when none was reached. */
+  /** Entries walked before the failing one in that stage: 0 at the root's table, -1 when none was reached. */
   depth = -1
   /** Number of that level in the specification's counting; the root's level when none was reached. */
   level = 0
-  /** Address of the last entry, in the space its stage's tables live in (nested first stage: a GPA). */
+  /** Address of the failing entry, -1 when none was reached, in the space its stage's tables live in (nested first stage: a GPA). */
   entryAt = -1.5
   /** Raw value of that entry; 0 when it was not read. */
   entryLo = 0

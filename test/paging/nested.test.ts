@@ -34,19 +34,22 @@ const WRITE = ACCESS_WRITE | ACCESS_USER | ACCESS_NXE
 // Host memory at 0; guest physical memory is host memory 16 MiB further up, page by page.
 const GUEST = 0x100_0000
 
-function setUp() {
+function setUp(secondBits = 12, firstBits = 12) {
   const space = new AddressSpace()
-  space.addRam(0, new Uint8Array(0x200_0000))
+  space.addRam(0, new Uint8Array(0x280_0000))
   let host = 0x1000
   const second = new TableBuilder(SECOND, space, { allocTable: () => (host += 4096) - 4096 })
   const secondRoot = (host += 4096) - 4096
-  second.map(secondRoot, 0, GUEST >> 12, 0x800, PERM_RW)
+  second.map(secondRoot, 0, GUEST >> 12, 0x800, PERM_RW, secondBits)
   let guest = 0x1000
   const guestSpace = new AddressSpace()
   guestSpace.addRam(0, space.ramAt(0)!.bytes.subarray(GUEST))
   const first = new TableBuilder(FIRST, guestSpace, { allocTable: () => (guest += 4096) - 4096 })
   const firstRoot = (guest += 4096) - 4096
-  first.map(firstRoot, Number(VA >> 12n), PAGE_GPA >> 12, 1, PERM_ALL)
+  const block = 2 ** (firstBits - 12)
+  const from = Number(VA >> 12n)
+  const to = PAGE_GPA >> 12
+  first.map(firstRoot, from - (from % block), to - (to % block), block, PERM_ALL, firstBits)
   const walker = createNestedWalker(FIRST, SECOND, space)
   const w = new Walk()
   /** Address of the first stage's entry at a depth, as a GPA. */
@@ -78,6 +81,29 @@ function setUp() {
 let m: ReturnType<typeof setUp>
 beforeEach(() => {
   m = setUp()
+})
+
+describe.each([
+  [12, 21, 12],
+  [21, 12, 12],
+  [21, 21, 21],
+] as const)('pages of 2^%d through pages of 2^%d bytes', (firstBits, secondBits, both) => {
+  it('give the smaller size and the sum of both offsets, and keep flags in both', () => {
+    m = setUp(secondBits, firstBits)
+    const offset = firstBits === 12 ? 0x123 : Number(VA & 0x1f_ffffn) | 0x123
+    const page = firstBits === 12 ? PAGE_GPA : PAGE_GPA & ~0x1f_ffff
+    for (const access of [READ, WRITE, WRITE, WRITE | ACCESS_FLAGS2, READ | ACCESS_FLAGS2]) {
+      const w = m.walk(access, VA | 0x123n)
+      expect(failureName(w.failure)).toBe('none')
+      expect([w.output, w.pageBits]).toEqual([GUEST + page + offset, both])
+    }
+    const leaf = m.secondEntry(page + offset, secondBits === 21 ? 2 : 3)
+    expect(m.space.load(leaf, 8) & 0x300n).toBe(0x300n)
+    m.space.store(leaf, 8, m.space.load(leaf, 8) & ~1n)
+    expect(failureName(m.walk(READ, VA | 0x123n).failure)).toBe('read')
+    m.space.store(leaf, 8, m.space.load(leaf, 8) | 1n | (1n << 62n))
+    expect(failureName(m.walk(READ, VA | 0x123n).failure)).toBe('reserved')
+  })
 })
 
 const depths = [0, 1, 2, 3] as const
