@@ -16,6 +16,7 @@ import type { DeviceVector, Domain, FaultSink, IommuDriver, NestingInfo } from '
 import type { IoasidAllocator } from '../ioasid.js'
 import type { IoasidSet } from '../ioasid-set.js'
 import { type FoundFunction, PciConfig } from '../pci-config.js'
+import { pasidBits } from '../pci-services.js'
 import {
   IOMMU_FAULT_PAGE_REQUEST_PASID_VALID,
   IOMMU_PAGE_RESP_FAILURE,
@@ -26,7 +27,7 @@ import {
 import { DESCRIPTOR, PAGE_GROUP_RESPONSE_DESCRIPTOR } from './descriptors.js'
 import { type BindUnit, VtdBindings } from './driver-bind.js'
 import { type Capabilities, readCapabilities } from './driver-capabilities.js'
-import { pasidBits, VtdDevice } from './driver-device.js'
+import { VtdDevice } from './driver-device.js'
 import { type DomainUnit, VtdDomain } from './driver-domain.js'
 import { EVENT_CONTROL, FaultDrain, PageRequestDrain } from './driver-faults.js'
 import { InterruptTable } from './driver-interrupts.js'
