@@ -158,7 +158,18 @@ function arrayOf(bytes: Uint8Array, at: number, element: Scalar | AnyStruct, len
   )
 }
 
-function descriptor(m: Member, at: number): PropertyDescriptor & ThisType<StructBytes> {
+const part = Symbol('part')
+/** A value that keeps the views of its composite members, by the member's number. */
+interface Composite extends StructBytes {
+  [part](index: number, make: (bytes: Uint8Array) => Part): Part
+}
+type Part = ReturnType<typeof arrayOf> | StructBytes
+
+function descriptor(
+  m: Member,
+  at: number,
+  index: number,
+): PropertyDescriptor & ThisType<Composite> {
   if (isScalar(m))
     return {
       enumerable: true,
@@ -169,7 +180,7 @@ function descriptor(m: Member, at: number): PropertyDescriptor & ThisType<Struct
         put(this.view, at, m, v)
       },
     }
-  const read = (bytes: Uint8Array) => {
+  const read = (bytes: Uint8Array): Part => {
     if (isArray(m)) return arrayOf(bytes, at, m[0], m[1])
     if (isFlex(m))
       return arrayOf(bytes, at, m.flex, Math.floor((bytes.length - at) / sizeOf(m.flex)))
@@ -178,10 +189,10 @@ function descriptor(m: Member, at: number): PropertyDescriptor & ThisType<Struct
   return {
     enumerable: true,
     get() {
-      return read(this.bytes)
+      return this[part](index, read)
     },
     set(v: unknown) {
-      const target = read(this.bytes)
+      const target = this[part](index, read)
       if (target instanceof Uint8Array || target instanceof ArrayView)
         fill(target as Uint8Array | ArrayView<never>, v as Iterable<never>)
       else if (v && typeof v === 'object' && 'bytes' in v && v.bytes instanceof Uint8Array)
@@ -205,15 +216,20 @@ function declare<M extends Members>(ctype: string, members: M, overlap: boolean)
   let end = 0
   let align = 1
   let tail: [string, Scalar | AnyStruct] | undefined
-  class Value implements StructBytes {
+  class Value implements Composite {
     readonly bytes: Uint8Array
     readonly view: DataView
+    #parts: Part[] | undefined = undefined
     constructor(bytes: Uint8Array) {
       this.bytes = bytes
       this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
     }
+    [part](index: number, make: (bytes: Uint8Array) => Part): Part {
+      this.#parts ??= []
+      return (this.#parts[index] ??= make(this.bytes))
+    }
   }
-  for (const [name, m] of Object.entries(members)) {
+  for (const [index, [name, m]] of Object.entries(members).entries()) {
     if (tail) throw new Error(`${ctype}: ${name} follows the flexible ${tail[0]}`)
     const element = isArray(m) ? m[0] : isFlex(m) ? m.flex : m
     const length = isArray(m) ? m[1] : isFlex(m) ? 0 : 1
@@ -223,7 +239,7 @@ function declare<M extends Members>(ctype: string, members: M, overlap: boolean)
     align = Math.max(align, a)
     end = Math.max(end, at + sizeOf(element) * length)
     if (isFlex(m)) tail = [name, m.flex]
-    Object.defineProperty(Value.prototype, name, descriptor(m, at))
+    Object.defineProperty(Value.prototype, name, descriptor(m, at, index))
   }
   const size = Math.ceil(end / align) * align
   const first = Object.keys(members)[0]
