@@ -6,6 +6,7 @@ import { VirtualClock } from './base/clock.js'
 import { TraceBus } from './base/trace.js'
 import { type PasidSource, registerKvm } from './cpu/index.js'
 import { IommuCore } from './iommu/core.js'
+import type { IommuDriver } from './iommu/domain.js'
 import { INVALID_IOASID, IoasidAllocator } from './iommu/ioasid.js'
 import { IOASID_EVENT } from './iommu/ioasid-notify.js'
 import { PciConfig } from './iommu/pci-config.js'
@@ -54,6 +55,16 @@ export interface MachineDescription {
   readonly pageResponseTimeoutNs?: number
   /** System-wide PASID capacity; default 2^20. */
   readonly pasidCapacity?: number
+  /** Access control of root ports, without which what is below a port shares a group. Default true. */
+  readonly acs?: boolean
+  /** Puts others in front of, or beside, the IOMMU's driver, each for the functions it covers: for tests. */
+  readonly drivers?: (driver: IommuDriver) => readonly DriverPlace[]
+}
+
+/** A driver and the functions it serves; all of them unless `covers` says otherwise. */
+export interface DriverPlace {
+  readonly driver: IommuDriver
+  readonly covers?: (bdf: number) => boolean
 }
 
 /** What users hold in a machine; all zero after everybody closed what they opened. */
@@ -109,7 +120,7 @@ export function createMachine(description: MachineDescription = {}): Machine {
   const kernel = new Kernel({ clock, trace, memory, frames })
 
   const fabric = new RootComplex({ memory, clock, trace })
-  placeDevices(fabric, description.devices ?? [])
+  placeDevices(fabric, description)
   enumerate({ memory, ...HOST_RANGES })
 
   const interrupts = new HostInterrupts()
@@ -135,9 +146,10 @@ export function createMachine(description: MachineDescription = {}): Machine {
     clock,
     pageResponseTimeoutNs: description.pageResponseTimeoutNs ?? 0,
   })
-  iommu.add(
-    new VtdDriver({ memory, frames, registerBase: REGISTERS, interrupts, clock, trace, ioasid }),
-  )
+  const vtd = { memory, frames, registerBase: REGISTERS, interrupts, clock, trace, ioasid }
+  const driver = new VtdDriver(vtd)
+  const places: readonly DriverPlace[] = description.drivers?.(driver) ?? [{ driver }]
+  for (const place of places) iommu.add(place.driver, place.covers)
   const vfio = registerVfio({
     kernel,
     core: iommu,
@@ -174,7 +186,10 @@ export function createMachine(description: MachineDescription = {}): Machine {
   }
 }
 
-function placeDevices(fabric: RootComplex, devices: readonly DevicePlace[]): void {
+function placeDevices(
+  fabric: RootComplex,
+  { devices = [], acs = true }: Pick<MachineDescription, 'devices' | 'acs'>,
+): void {
   const places = devices.map(({ at, model }) => {
     const id = parseBdf(at)
     if (id === undefined) throw new RangeError(`'${at}' is no PCI address: write 0000:bb:dd.f`)
@@ -185,7 +200,7 @@ function placeDevices(fabric: RootComplex, devices: readonly DevicePlace[]): voi
   })
   const buses = Math.max(0, ...places.map(p => p.id >> 8))
   for (let bus = 1; bus <= buses; bus++) {
-    const port = fabric.addRootPort()
+    const port = fabric.addRootPort({ acs })
     for (const { id, model } of places) if (id >> 8 === bus) port.add(model, id & 7)
   }
 }

@@ -1,0 +1,169 @@
+// A bench: a small machine for a test, the programs that use it, and what they leave behind. Two levels meet
+// here: `process` for the calls (program.ts), `bind` and `dmaRead` for address spaces (spaces.ts).
+import { formatBdf } from '../base/addr.js'
+import type { IommuDriver } from '../iommu/domain.js'
+import {
+  createMachine,
+  type DevicePlace,
+  type Machine,
+  type MachineDescription,
+} from '../machine.js'
+import type { DeviceModel } from '../pci/function.js'
+import type { ProcessOptions } from '../sys/process.js'
+import { Sys } from '../sys/sys.js'
+import { testDevice } from './devices.js'
+import { type BenchFunction, callNumbers, Program, type ProgramMachine } from './program.js'
+import { type DmaOptions, type DmaOutcome, type Page, type Space, Spaces } from './spaces.js'
+import { standIn } from './stand-in.js'
+
+/** How a bench differs from the usual one: VT-d, profile V7R, two test devices, each in a group of its own. */
+export interface BenchOptions
+  extends Pick<
+    MachineDescription,
+    | 'iommu'
+    | 'profile'
+    | 'parameters'
+    | 'vtd'
+    | 'acs'
+    | 'pasidCapacity'
+    | 'pageResponseTimeoutNs'
+    | 'ramBytes'
+  > {
+  /** The model of both functions. */
+  readonly device?: DeviceModel
+  /** Models by bus instead; each inner list is the functions of one device below a root port. */
+  readonly devices?: readonly (readonly DeviceModel[])[]
+  /** Stands in front of the IOMMU's driver, to make calls of it fail; `standIn` helps. */
+  readonly wrapDriver?: (driver: IommuDriver) => IommuDriver
+  /** Each bus seems to have an IOMMU unit of its own, so that containers need a domain for each. */
+  readonly unitPerBus?: boolean
+}
+
+/** Everything that users of a machine can hold, in numbers. */
+export interface BenchHoldings {
+  readonly [what: string]: number
+}
+
+/** A machine for a test. */
+export class Bench {
+  readonly machine: Machine
+  /** Functions in order of the tree. */
+  readonly functions: readonly BenchFunction[]
+  readonly #on: ProgramMachine
+  readonly #spaces: Spaces
+  readonly #start: BenchHoldings
+
+  constructor(options: BenchOptions = {}) {
+    this.machine = createMachine(describe(options))
+    const { fabric, iommu } = this.machine
+    this.functions = fabric.functions().map(f => ({
+      name: formatBdf(f.bdf),
+      group: iommu.groups.of(f.bdf)!.id,
+      bdf: f.bdf,
+    }))
+    this.#on = {
+      machine: this.machine,
+      functions: this.functions,
+      calls: callNumbers(this.machine),
+    }
+    this.#spaces = new Spaces(this.#on, () => this.process())
+    this.#start = this.holdings()
+  }
+
+  /** Starts a process. It may lock 64 MiB unless told otherwise. */
+  process(options: ProcessOptions = {}): Program {
+    const { kernel } = this.machine
+    return new Program(new Sys(kernel.spawn({ memlock: 64 * 2 ** 20, ...options })), this.#on)
+  }
+
+  /** Runs everything that is due. */
+  settle(): void {
+    this.machine.settle()
+  }
+
+  // ---- address spaces ----
+
+  /** A page of guest memory with this content. */
+  page(content: string | Uint8Array = ''): Page {
+    return this.#spaces.page(content)
+  }
+
+  /** An address space of the guest under that PASID: allocated, an empty table bound, on function `device`'s group. */
+  bind(pasid: number, device = 0): Space {
+    return this.#spaces.bind(pasid, device)
+  }
+
+  /** Lets a function read memory; at most to the end of the page unless a length is given. */
+  dmaRead(iova: bigint, options: DmaOptions = {}): DmaOutcome {
+    return this.#spaces.read(iova, options)
+  }
+
+  /** Lets a function write memory. */
+  dmaWrite(iova: bigint, content: string | Uint8Array, options: DmaOptions = {}): DmaOutcome {
+    return this.#spaces.write(iova, content, options)
+  }
+
+  // ---- what is held ----
+
+  /** What is held now. */
+  holdings(): BenchHoldings {
+    const { machine } = this
+    const { kernel, ioasid, interrupts, iommu } = machine
+    return {
+      ...machine.holdings(),
+      pasidsReserved: ioasid.capacity - ioasid.available,
+      frames: kernel.frames.used - kernel.processes.reduce((n, p) => n + p.memory.mappedPages, 0),
+      vectors: interrupts.used,
+      bindings: iommu.bindingCount,
+      pageRequests: iommu.pendingPageRequests(),
+    }
+  }
+
+  /** What is held beyond what the machine itself holds, as `name now (start)`; empty when there is nothing. */
+  leaks(): string[] {
+    return Object.entries(this.holdings())
+      .filter(([what, now]) => now !== this.#start[what])
+      .map(([what, now]) => `${what} ${now} (${this.#start[what]})`)
+  }
+
+  /** Ends every process and lets time pass. An Error when something is held even then. */
+  check(): void {
+    for (const p of this.machine.kernel.processes) p.exit()
+    this.settle()
+    const leaks = this.leaks()
+    if (leaks.length > 0) throw new Error(`the bench leaks: ${leaks.join(', ')}`)
+  }
+}
+
+const benches: Bench[] = []
+
+/** Builds a bench that `checkBenches` looks at when the test is over. */
+export function bench(options: BenchOptions = {}): Bench {
+  const made = new Bench(options)
+  benches.push(made)
+  return made
+}
+
+/** Ends every process of the benches made since the last call; an Error when one of them leaks. For `afterEach`. */
+export function checkBenches(): void {
+  const made = benches.splice(0)
+  for (const b of made) b.check()
+}
+
+function describe(options: BenchOptions): MachineDescription {
+  const { device = testDevice(), devices = [[device], [device]], ...rest } = options
+  const { wrapDriver = (driver: IommuDriver) => driver, unitPerBus, ...description } = rest
+  const places: DevicePlace[] = devices.flatMap((functions, bus) =>
+    functions.map((model, fn) => ({ at: formatBdf(((bus + 1) << 8) | fn), model })),
+  )
+  return {
+    ramBytes: 16 * 2 ** 20,
+    ...description,
+    devices: places,
+    drivers: driver => {
+      const front = wrapDriver(driver)
+      if (!unitPerBus) return [{ driver: front }]
+      return devices.map((_, i) => ({ driver: standIn(front), covers: bdf => bdf >> 8 === i + 1 }))
+    },
+  }
+}

@@ -1,0 +1,21 @@
+// What `vfio-emu/testing` exports: benches, programs, builders and matchers for regressions of PASID handling.
+export { Bench, type BenchHoldings, type BenchOptions, bench, checkBenches } from './bench.js'
+export {
+  type BindMembers,
+  bindData,
+  type InvalidationMembers,
+  invalidation,
+  LAST_PASID,
+  LAST_REQUEST,
+  nestingOp,
+  pasidRequest,
+  READ_WRITE,
+} from './builders.js'
+export { type TestDeviceOptions, testDevice } from './devices.js'
+export { type MatcherResult, matchers } from './matchers.js'
+export { type BenchFunction, Container, Device, Program } from './program.js'
+export { install, type TestRunner } from './setup.js'
+export type { DmaFault, DmaOptions, DmaOutcome, Page, Space } from './spaces.js'
+export { standIn } from './stand-in.js'
+
+import './vitest-types.js'
