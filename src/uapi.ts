@@ -67,4 +67,5 @@ export {
   iommu_nesting_info_vtd,
   iommu_page_response,
 } from './iommu/uapi.js'
+export * from './vfio/uapi/iommufd.js'
 export * from './vfio/uapi/vfio.js'

@@ -29,7 +29,7 @@ const earlier: Record<string, number[]> = {
 }
 
 const kernel = (...directories: string[]): Source => ({
-  include: ['linux/vfio.h', 'linux/iommu.h', 'linux/kvm.h'].filter(h =>
+  include: ['linux/vfio.h', 'linux/iommu.h', 'linux/iommufd.h', 'linux/kvm.h'].filter(h =>
     canAsk({ include: [h], directories }),
   ),
   directories,
