@@ -3,6 +3,7 @@
  * nesting offers a guest. Next: driver.ts.
  */
 import type { NestingInfo } from '../domain.js'
+import type { StageShape } from '../stage-tables.js'
 import {
   IOMMU_NESTING_FEAT_BIND_PGTBL,
   IOMMU_NESTING_FEAT_CACHE_INVLD,
@@ -10,7 +11,6 @@ import {
   IOMMU_PASID_FORMAT_INTEL_VTD,
 } from '../uapi.js'
 import type { UnitRegisters } from './driver-registers.js'
-import type { SecondStageShape } from './driver-second-stage.js'
 
 /** Bits of CAP and ECAP that a guest may rely on: FS1GP and FS5LP; PRS, ERS, SRS, EAFS and PASID. */
 export const NESTING_CAP_MASK = (1n << 56n) | (1n << 60n)
@@ -22,7 +22,7 @@ const PASID_LIMIT_BITS = 20
 /** What the unit's capability registers say, digested once. */
 export interface Capabilities {
   /** Undefined without second-stage translation. */
-  readonly shape: SecondStageShape | undefined
+  readonly shape: StageShape | undefined
   readonly domainIds: number
   /** CAP.MAMV, -1 without page-selective invalidation. */
   readonly largestMask: number
@@ -88,7 +88,7 @@ function nestingOf(cap: bigint, ecap: bigint, addrWidth: number, pasidBits: numb
 }
 
 /** The widest tables that the unit has and its address width needs. */
-function shapeOf(sagaw: number, width: number, largePages: number): SecondStageShape | undefined {
+function shapeOf(sagaw: number, width: number, largePages: number): StageShape | undefined {
   for (const levels of [5, 4, 3] as const) {
     const needed = levels === 3 || width > 12 + 9 * (levels - 1)
     if (needed && sagaw & (1 << (levels - 2)))

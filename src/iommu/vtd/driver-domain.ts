@@ -1,16 +1,16 @@
 /**
  * A VT-d domain: a domain id and second-stage tables in host memory that devices are attached to. Maps
  * need no invalidation (the units do not cache what is not present); unmaps are collected until `flush`.
- * Next: driver-second-stage.ts (the tables), driver-bind.ts (guest tables on top).
+ * Next: ../stage-tables.ts (the tables), driver-bind.ts (guest tables on top).
  */
 import { ErrnoError } from '../../base/errno.js'
 import type { Domain, IovaRange, NestingInfo } from '../domain.js'
 import type { IoasidSet } from '../ioasid-set.js'
+import type { StageTables } from '../stage-tables.js'
 import type { CacheInvalidate, GpasidBind } from '../uapi.js'
 import type { VtdBindings } from './driver-bind.js'
 import type { VtdDevice } from './driver-device.js'
 import { type VtdInvalidator, WHOLE_ORDER } from './driver-invalidate.js'
-import type { SecondStage } from './driver-second-stage.js'
 
 /** Interrupt messages: never translated on x86. */
 const MESSAGE_PAGES: IovaRange = { startPage: 0xf_ee00, endPage: 0xf_eeff }
@@ -35,7 +35,7 @@ export class VtdDomain implements Domain {
   /** Bindings of guest tables on this domain. */
   bound = 0
   readonly #unit: DomainUnit
-  readonly #table: SecondStage
+  readonly #table: StageTables
   readonly #devices = new Map<number, VtdDevice>()
   #ats = 0
   #set: IoasidSet | undefined
@@ -43,7 +43,7 @@ export class VtdDomain implements Domain {
   #first = Number.POSITIVE_INFINITY
   #last = -1
 
-  constructor(unit: DomainUnit, id: number, nesting: boolean, table: SecondStage) {
+  constructor(unit: DomainUnit, id: number, nesting: boolean, table: StageTables) {
     this.#unit = unit
     this.id = id
     this.nesting = nesting
@@ -67,9 +67,9 @@ export class VtdDomain implements Domain {
     return this.#table.width
   }
 
-  /** AW of its entries. */
+  /** AW of its entries: 1 three levels, 2 four, 3 five. */
   get aw(): number {
-    return this.#table.aw
+    return this.#table.levels - 2
   }
 
   /** SSPTPTR of its entries. */

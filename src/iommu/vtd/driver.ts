@@ -34,7 +34,7 @@ import { InterruptTable } from './driver-interrupts.js'
 import { VtdInvalidator } from './driver-invalidate.js'
 import { InvalidationQueue } from './driver-queue.js'
 import { UnitRegisters } from './driver-registers.js'
-import { SecondStage } from './driver-second-stage.js'
+import { secondStage } from './driver-second-stage.js'
 import { ContextTables, PasidTable } from './driver-tables.js'
 import { TTM } from './registers.js'
 import { PASID_ENTRY, PGTT, SM_CONTEXT_ENTRY } from './tables.js'
@@ -242,7 +242,7 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
     const id = this.#domainIds!.alloc()
     if (id < 0) throw new ErrnoError('ENOSPC', 'every domain id of the unit is taken')
     try {
-      return new VtdDomain(this, id, nesting, new SecondStage(this.#options.frames, shape))
+      return new VtdDomain(this, id, nesting, secondStage(this.#options.frames, shape))
     } catch (error) {
       this.#domainIds!.free(id)
       throw error
