@@ -5,6 +5,7 @@ import type { IommuDriver } from '../iommu/domain.js'
 import {
   createMachine,
   type DevicePlace,
+  type Holdings,
   type Machine,
   type MachineDescription,
 } from '../machine.js'
@@ -40,8 +41,17 @@ export interface BenchOptions
 }
 
 /** Everything that users of a machine can hold, in numbers. */
-export interface BenchHoldings {
-  readonly [what: string]: number
+export interface BenchHoldings extends Holdings {
+  /** PASIDs that quotas have reserved, the host's own included. */
+  readonly pasidsReserved: number
+  /** Frames of host memory beyond those that processes have mapped: tables, queues. */
+  readonly frames: number
+  /** Interrupt vectors. */
+  readonly vectors: number
+  /** Guest tables bound to PASIDs of devices. */
+  readonly bindings: number
+  /** Page requests that wait for an answer. */
+  readonly pageRequests: number
 }
 
 /** A machine for a test. */
@@ -122,8 +132,9 @@ export class Bench {
   /** What is held beyond what the machine itself holds, as `name now (start)`; empty when there is nothing. */
   leaks(): string[] {
     return Object.entries(this.holdings())
-      .filter(([what, now]) => now !== this.#start[what])
-      .map(([what, now]) => `${what} ${now} (${this.#start[what]})`)
+      .map(([what, now]) => [what, now, this.#start[what as keyof BenchHoldings]] as const)
+      .filter(([, now, start]) => now !== start)
+      .map(([what, now, start]) => `${what} ${now} (${start})`)
   }
 
   /** Ends every process and lets time pass. An Error when something is held even then. */

@@ -1,37 +1,18 @@
-// A small machine for tests of the VFIO room: host memory, PCIe, VT-d with its driver, VFIO, and processes.
-// `check` compares what is held with the state after building, so that a test can show that it left nothing.
+// The public bench (src/testing) in the words of this room's tests: parts of the machine by name, and a program whose
+// bind data is written out. `check` compares what is held with the state after building.
 import { expect } from 'vitest'
-import { formatBdf } from '../../src/base/addr.js'
-import { VirtualClock } from '../../src/base/clock.js'
 import { ErrnoError, type ErrnoName } from '../../src/base/errno.js'
 import { bank, bits, r32 } from '../../src/base/fields.js'
-import { TraceBus } from '../../src/base/trace.js'
-import { IommuCore } from '../../src/iommu/core.js'
-import type { Domain, FaultSink, IommuDriver } from '../../src/iommu/domain.js'
-import { IoasidAllocator } from '../../src/iommu/ioasid.js'
-import { PciConfig } from '../../src/iommu/pci-config.js'
-import { type VtdConfig, vtdConfig } from '../../src/iommu/vtd/config.js'
-import { VtdDriver } from '../../src/iommu/vtd/driver.js'
-import { VtdUnit } from '../../src/iommu/vtd/unit.js'
-import { AddressSpace } from '../../src/mem/address-space.js'
-import { FrameAllocator } from '../../src/mem/frames.js'
-import { createRam } from '../../src/mem/ram.js'
 import type { CapabilityFactory } from '../../src/pci/capability.js'
 import { defineDevice } from '../../src/pci/device-model.js'
 import { dmaCopy } from '../../src/pci/devices/dma-copy.js'
-import { enumerate } from '../../src/pci/enumerate.js'
-import { HOST_RANGES, RootComplex } from '../../src/pci/fabric.js'
-import type { DeviceModel } from '../../src/pci/function.js'
-import { HostInterrupts } from '../../src/pci/host-interrupts.js'
-import { Kernel } from '../../src/sys/kernel.js'
 import type { ProcessOptions } from '../../src/sys/process.js'
 import { type IoctlArgument, Sys, s32 } from '../../src/sys/sys.js'
+import { Bench, type BenchOptions, READ_WRITE } from '../../src/testing/index.js'
 import {
   IOMMU_GPASID_BIND_VERSION_1,
   IOMMU_PASID_FORMAT_INTEL_VTD,
   iommu_gpasid_bind_data,
-  VFIO_DMA_MAP_FLAG_READ,
-  VFIO_DMA_MAP_FLAG_WRITE,
   VFIO_GROUP_GET_DEVICE_FD,
   VFIO_GROUP_SET_CONTAINER,
   VFIO_GROUP_UNSET_CONTAINER,
@@ -50,46 +31,8 @@ import {
   vfio_iommu_type1_nesting_op,
   vfio_iommu_type1_pasid_request,
 } from '../../src/uapi.js'
-import { registerVfio, type VfioParameters, type VfioProfile } from '../../src/vfio/index.js'
 
-/** How a bench differs from the usual one: two dma-copy devices, each in a group of its own. */
-export interface BenchOptions {
-  readonly profile?: VfioProfile
-  readonly parameters?: Partial<VfioParameters>
-  readonly vtd?: Partial<VtdConfig>
-  /** Models by bus; each inner list is the functions of one device below a root port. */
-  readonly devices?: readonly (readonly DeviceModel[])[]
-  readonly acs?: boolean
-  readonly pasidCapacity?: number
-  /** Stands in front of the driver, to make calls of it fail. */
-  readonly wrapDriver?: (driver: IommuDriver) => IommuDriver
-  /** Each bus seems to have an IOMMU unit of its own, so that containers need a domain for each. */
-  readonly unitPerBus?: boolean
-}
-
-/** A driver that stands in front of another, with its domains changed. */
-export function standIn(
-  driver: IommuDriver,
-  change: (domain: Domain) => void = () => {},
-): IommuDriver {
-  return new Proxy(driver, {
-    get(target, name) {
-      const value = Reflect.get(target, name, target) as unknown
-      if (typeof value !== 'function') return value
-      // Several stand-ins for one driver: it covers what each of them does.
-      if (name === 'connect') return (sink: FaultSink) => target.connect(sink, () => true)
-      if (name !== 'domainAlloc') return value.bind(target)
-      return (options: { nesting: boolean }) => {
-        const domain = target.domainAlloc(options)
-        change(domain)
-        return domain
-      }
-    },
-  })
-}
-
-const REGISTERS = 0xfed9_0000
-export const READ_WRITE = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE
+export { READ_WRITE, standIn } from '../../src/testing/index.js'
 
 /** Expects a call to be refused with this errno. */
 export function refused(code: ErrnoName, call: () => unknown): ErrnoError {
@@ -104,80 +47,26 @@ export function refused(code: ErrnoName, call: () => unknown): ErrnoError {
 }
 
 export function vfioBench(options: BenchOptions = {}) {
-  const clock = new VirtualClock()
-  const trace = new TraceBus(clock)
-  const memory = new AddressSpace()
-  const ram = memory.addRam(0, createRam(16 * 2 ** 20))
-  const frames = new FrameAllocator(memory, ram, 2 ** 20)
-  const kernel = new Kernel({ clock, trace, memory, frames })
-  const fabric = new RootComplex({ memory, clock, trace })
-  for (const models of options.devices ?? [[dmaCopy], [dmaCopy]]) {
-    const port = fabric.addRootPort(options.acs === false ? { acs: false } : {})
-    for (const [fn, model] of models.entries()) port.add(model, fn)
+  const made = new Bench({ device: dmaCopy, ...options })
+  const { clock, trace, memory, kernel, fabric, unit, iommu, ioasid, interrupts, vfio } =
+    made.machine
+  const functions = fabric.functions().map((fn, i) => ({ fn, ...made.functions[i]! }))
+  const held = () => {
+    const { pageRequests: requests, pasidsReserved, ...rest } = made.holdings()
+    return { ...rest, requests, pasidsAvailable: ioasid.available }
   }
-  enumerate({ memory, ...HOST_RANGES })
-  const interrupts = new HostInterrupts()
-  const config = vtdConfig(options.vtd)
-  const { downstream } = fabric
-  const unit = new VtdUnit({ memory, config, downstream, interrupts, clock, trace })
-  memory.addMmio(REGISTERS, 0x2000, unit, 'VT-d')
-  fabric.translator = unit
-  fabric.messages = unit
-  const capacity = options.pasidCapacity
-  const ioasid = new IoasidAllocator({ clock, trace, ...(capacity ? { capacity } : {}) })
-  const core = new IommuCore({ config: new PciConfig(memory, HOST_RANGES.ecamBase), clock })
-  const driver = new VtdDriver({
-    memory,
-    frames,
-    registerBase: REGISTERS,
-    interrupts,
-    clock,
-    trace,
-    ioasid,
-  })
-  driver.probe()
-  const front = options.wrapDriver ? options.wrapDriver(driver) : driver
-  if (options.unitPerBus)
-    for (const bus of [1, 2]) core.add(standIn(front), bdf => bdf >> 8 === bus)
-  else core.add(front)
-  const vfio = registerVfio({
-    kernel,
-    core,
-    ioasid,
-    fabric,
-    hostMemory: memory,
-    interrupts,
-    profile: options.profile ?? 'V7R',
-    parameters: options.parameters ?? {},
-    trace,
-  })
-  const functions = fabric.functions().map(f => ({
-    fn: f,
-    name: formatBdf(f.bdf as never),
-    group: core.groups.of(f.bdf)!.id,
-  }))
-  const held = () => ({
-    ...vfio.holdings(),
-    pins: frames.pins,
-    frames: frames.used - kernel.processes.reduce((n, p) => n + p.memory.mappedPages, 0),
-    pasidsAvailable: ioasid.available,
-    vectors: interrupts.used,
-    bindings: driver.bindingCount,
-    requests: core.pendingPageRequests(),
-  })
-  const start = held()
-  const sys = new Sys(kernel.spawn({ memlock: 64 * 2 ** 20 }))
+  const { sys } = made.process()
 
   return {
     clock,
     trace,
     memory,
-    frames,
+    frames: kernel.frames,
     kernel,
     fabric,
     unit,
-    driver,
-    core,
+    driver: iommu.deviceDriver(functions[0]!.bdf)!,
+    core: iommu,
     ioasid,
     interrupts,
     vfio,
@@ -187,11 +76,7 @@ export function vfioBench(options: BenchOptions = {}) {
     settle: () => clock.settle(),
     program: (s: Sys = sys) => program(s, functions),
     /** Ends every process and expects nothing to be held. */
-    check() {
-      for (const p of kernel.processes) p.exit()
-      clock.settle()
-      expect(held()).toEqual(start)
-    },
+    check: () => made.check(),
     held,
   }
 }
