@@ -146,6 +146,12 @@ export class RegisterFile<const R extends object = object> {
 
   /** Software's read of a 32-bit word, as an unsigned number. */
   read32(offset: number): number {
+    const index = (offset & 3) === 0 ? (this.#slotAt[offset] ?? -1) : -1
+    const slot = index < 0 ? undefined : this.#slots[index]!
+    if (slot !== undefined && slot.size >= 4) {
+      slot.onRead?.()
+      return (this.#words[offset >> 2]! & ~this.#woWords[offset >> 2]!) >>> 0
+    }
     this.#beforeRead(offset, 4)
     let v = 0
     for (let i = 3; i >= 0; i--) v = (v << 8) | this.#readable(offset + i)

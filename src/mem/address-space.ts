@@ -12,6 +12,8 @@ export interface MmioTarget {
   write(offset: number, size: 1 | 2 | 4 | 8, value: bigint): void
   /** A 4-byte aligned write without a bigint, for targets that are rung often; as `write` otherwise. */
   write32?(offset: number, value: number): void
+  /** The same for a read: an unsigned number. */
+  read32?(offset: number): number
   /**
    * Takes one 64-byte write at a 64-byte aligned offset. `deferrable` tells a Deferrable Memory Write
    * (ENQCMD; PCIe 6.32), answered true for accepted, false for retry, from a posted one (MOVDIR64B),
@@ -169,6 +171,11 @@ export class AddressSpace {
     const ram = this.#ram
     const offset = addr - ram.base
     if (offset >= 0 && offset <= ram.size - 4) return ram.words[offset >>> 2]! >>> 0
+    const mmio = this.#mmio
+    if (mmio?.target.read32 !== undefined) {
+      const at = addr - mmio.base
+      if (at >= 0 && at <= mmio.size - 4) return mmio.target.read32(at)
+    }
     return this.ramAt(addr) !== undefined ? this.readU32(addr) : Number(this.load(addr, 4))
   }
 
