@@ -1,8 +1,9 @@
 /**
  * Structures of the out-of-tree `linux/iommu.h` that virtual SVA passes through VFIO: faults, page
- * responses, nesting information, guest PASID bind and cache invalidation, and the generic layer's checks
- * of the two that user space fills. What a driver checks on top is in vtd/driver-bind.ts.
- * Edition: nested SVA series v7 on "IOMMU user API enhancement" with argsz.
+ * responses, nesting information, guest PASID bind, PASID tables and cache invalidation, and the generic
+ * layer's checks of those that user space fills. What a driver checks on top is in vtd/driver-bind.ts and
+ * smmu/driver-nesting.ts. Editions: nested SVA series v7 on "IOMMU user API enhancement" with argsz; PASID
+ * tables: "SMMUv3 Nested Stage Setup" v13.
  */
 import { hex } from '../base/addr.js'
 import { ErrnoError } from '../base/errno.js'
@@ -182,6 +183,35 @@ export const iommu_gpasid_bind_data = struct('struct iommu_gpasid_bind_data', {
 /** A bind request that passed the generic checks; members past its `argsz` are zero. */
 export type GpasidBind = ReturnType<typeof iommu_gpasid_bind_data>
 
+// ---- whole PASID table ----
+
+export const iommu_pasid_smmuv3 = struct('struct iommu_pasid_smmuv3', {
+  version: 'u32', // 1
+  s1fmt: 'u8',
+  s1dss: 'u8',
+  padding: ['u8', 2],
+})
+// biome-ignore format: table
+export const
+  IOMMU_PASID_CONFIG_TRANSLATE = 1,   // by the guest's table
+  IOMMU_PASID_CONFIG_BYPASS    = 2,   // the guest's stage does nothing
+  IOMMU_PASID_CONFIG_ABORT     = 3 // nothing passes
+export const PASID_TABLE_CFG_VERSION_1 = 1
+export const PASID_TABLE_SMMUV3_CFG_VERSION_1 = 1
+export const IOMMU_PASID_FORMAT_SMMUV3 = 1
+export const iommu_pasid_table_config = struct('struct iommu_pasid_table_config', {
+  argsz: 'u32',
+  version: 'u32',
+  base_ptr: 'u64', // guest physical address of the context descriptor table
+  format: 'u32', // IOMMU_PASID_FORMAT_SMMUV3
+  pasid_bits: 'u8', // of SubstreamIDs in the table; 0: one descriptor
+  config: 'u8', // IOMMU_PASID_CONFIG_*
+  padding: ['u8', 2],
+  smmuv3: iommu_pasid_smmuv3,
+})
+/** A PASID table that passed the generic checks; members past its `argsz` are zero. */
+export type PasidTableConfig = ReturnType<typeof iommu_pasid_table_config>
+
 // ---- nesting information ----
 
 // biome-ignore format: table
@@ -209,41 +239,43 @@ export const iommu_nesting_info = struct('struct iommu_nesting_info', {
 // ---- reading what user space passed ----
 
 const BIND_MIN = iommu_gpasid_bind_data.offsets.vendor
+const GPASID_FLAGS = BigInt(IOMMU_SVA_GPASID_VAL)
+const nonZero = (byte: number) => byte !== 0
 const INVALIDATE_MIN = iommu_cache_invalidate_info.offsets.granu
-const head = new Uint8Array(BIND_MIN)
 
-/** Copies `from` and on, up to min(argsz, size): the second of the two reads. */
-function readRest(mem: UserMemory, addr: number, into: Uint8Array, from: number, argsz: number) {
-  const length = Math.min(argsz, into.length) - from
-  return length <= 0 || mem.copyIn(addr + from, into.subarray(from, from + length))
+/** Copies what follows `from`, up to `argsz`: the second of the two reads. */
+function readRest(mem: UserMemory, addr: number, rest: Uint8Array, from: number, argsz: number) {
+  const length = Math.min(argsz - from, rest.length)
+  return length <= 0 || mem.copyIn(addr + from, rest, length)
 }
 
 /**
  * Reads bind data at `addr` and applies the generic rules in their order: EFAULT for the mandatory part,
  * EINVAL for a short `argsz`, EFAULT for the rest, then EINVAL for version, format, flags and padding.
  * Unbind reads the same structure by the same rules; `unbind` only names the operation in messages.
+ * `data` is filled and returned.
  */
 export function readGpasidBind(
   mem: UserMemory,
   addr: number,
   { unbind = false }: { readonly unbind?: boolean } = {},
+  data = iommu_gpasid_bind_data(),
 ): GpasidBind {
   const what = unbind ? 'unbind guest PASID' : 'bind guest PASID'
-  if (!mem.copyIn(addr, head, BIND_MIN)) throw new ErrnoError('EFAULT', `${what}: data unreadable`)
-  const data = iommu_gpasid_bind_data()
-  data.bytes.set(head)
+  data.bytes.fill(0)
+  if (!mem.copyIn(addr, data.bytes, BIND_MIN))
+    throw new ErrnoError('EFAULT', `${what}: data unreadable`)
   const argsz = data.argsz
   if (argsz < BIND_MIN) throw new ErrnoError('EINVAL', `${what}: argsz ${argsz} < ${BIND_MIN}`)
-  if (!readRest(mem, addr, data.bytes, BIND_MIN, argsz))
+  if (!readRest(mem, addr, data.vendor.bytes, BIND_MIN, argsz))
     throw new ErrnoError('EFAULT', `${what}: vendor data unreadable`)
   if (data.version !== IOMMU_GPASID_BIND_VERSION_1)
     throw new ErrnoError('EINVAL', `${what}: version ${data.version}`)
   if (data.format >= IOMMU_PASID_FORMAT_LAST)
     throw new ErrnoError('EINVAL', `${what}: format ${data.format}`)
-  if (data.flags & ~BigInt(IOMMU_SVA_GPASID_VAL))
+  if (data.flags & ~GPASID_FLAGS)
     throw new ErrnoError('EINVAL', `${what}: flags ${hex(data.flags)}`)
-  if (data.padding.some(b => b !== 0))
-    throw new ErrnoError('EINVAL', `${what}: padding is not zero`)
+  if (data.padding.some(nonZero)) throw new ErrnoError('EINVAL', `${what}: padding is not zero`)
   return data
 }
 
@@ -264,17 +296,21 @@ const ALL_CACHES = 7
 /**
  * Reads an invalidation request at `addr` and applies the generic rules in their order: EFAULT for the
  * first 16 bytes, EINVAL for an `argsz` short of its granularity, EFAULT for the rest, then EINVAL.
+ * `info` is filled and returned.
  */
-export function readCacheInvalidate(mem: UserMemory, addr: number): CacheInvalidate {
+export function readCacheInvalidate(
+  mem: UserMemory,
+  addr: number,
+  info = iommu_cache_invalidate_info(),
+): CacheInvalidate {
   const what = 'cache invalidate'
-  if (!mem.copyIn(addr, head, INVALIDATE_MIN))
+  info.bytes.fill(0)
+  if (!mem.copyIn(addr, info.bytes, INVALIDATE_MIN))
     throw new ErrnoError('EFAULT', `${what}: header unreadable`)
-  const info = iommu_cache_invalidate_info()
-  info.bytes.set(head.subarray(0, INVALIDATE_MIN))
   const { argsz, granularity, cache } = info
   const needed = INVALIDATE_SIZE[granularity] ?? INVALIDATE_MIN
   if (argsz < needed) throw new ErrnoError('EINVAL', `${what}: argsz ${argsz} < ${needed}`)
-  if (!readRest(mem, addr, info.bytes, INVALIDATE_MIN, argsz))
+  if (!readRest(mem, addr, info.granu.bytes, INVALIDATE_MIN, argsz))
     throw new ErrnoError('EFAULT', `${what}: data unreadable`)
   if (info.version !== IOMMU_CACHE_INVALIDATE_INFO_VERSION_1)
     throw new ErrnoError('EINVAL', `${what}: version ${info.version}`)
@@ -287,7 +323,34 @@ export function readCacheInvalidate(mem: UserMemory, addr: number): CacheInvalid
     throw new ErrnoError('EINVAL', `${what}: PASID flags ${hex(info.granu.pasid_info.flags)}`)
   if (granularity === IOMMU_INV_GRANU_ADDR && info.granu.addr_info.flags & ~7)
     throw new ErrnoError('EINVAL', `${what}: address flags ${hex(info.granu.addr_info.flags)}`)
-  if (info.padding.some(b => b !== 0))
-    throw new ErrnoError('EINVAL', `${what}: padding is not zero`)
+  if (info.padding.some(nonZero)) throw new ErrnoError('EINVAL', `${what}: padding is not zero`)
   return info
+}
+
+const TABLE_MIN = iommu_pasid_table_config.offsets.smmuv3
+const TABLE_SIZE = iommu_pasid_table_config.size
+
+/**
+ * Reads a PASID table's configuration at `addr`: EFAULT for the 24 bytes that every format has, EINVAL for a
+ * shorter `argsz`, EFAULT for the rest, then EINVAL for version, format, a missing SMMUv3 part and padding.
+ */
+export function readPasidTableConfig(mem: UserMemory, addr: number): PasidTableConfig {
+  const what = 'set PASID table'
+  const invalid = (why: string) => new ErrnoError('EINVAL', `${what}: ${why}`)
+  if (!mem.copyIn(addr, head, TABLE_MIN)) throw new ErrnoError('EFAULT', `${what}: unreadable`)
+  const config = iommu_pasid_table_config()
+  config.bytes.set(head.subarray(0, TABLE_MIN))
+  const { argsz, version, format } = config
+  if (argsz < TABLE_MIN) throw invalid(`argsz ${argsz} < ${TABLE_MIN}`)
+  if (!readRest(mem, addr, config.bytes, TABLE_MIN, argsz))
+    throw new ErrnoError('EFAULT', `${what}: SMMUv3 part unreadable`)
+  if (version !== PASID_TABLE_CFG_VERSION_1) throw invalid(`version ${version}`)
+  if (format !== IOMMU_PASID_FORMAT_SMMUV3) throw invalid(`format ${format}`)
+  if (argsz < TABLE_SIZE) throw invalid(`argsz ${argsz}: no SMMUv3 part`)
+  const { smmuv3 } = config
+  if (smmuv3.version !== PASID_TABLE_SMMUV3_CFG_VERSION_1)
+    throw invalid(`SMMUv3 version ${smmuv3.version}`)
+  if (config.padding.some(b => b !== 0) || smmuv3.padding.some(b => b !== 0))
+    throw invalid('padding is not zero')
+  return config
 }

@@ -10,6 +10,8 @@ import {
   IOMMU_INV_GRANU_PASID,
   IOMMU_NESTING_FEAT_BIND_PGTBL,
   IOMMU_NESTING_FEAT_CACHE_INVLD,
+  iommu_cache_invalidate_info,
+  iommu_gpasid_bind_data,
   readCacheInvalidate,
   readGpasidBind,
 } from '../iommu/uapi.js'
@@ -35,6 +37,7 @@ const OP = 'VFIO_IOMMU_NESTING_OP'
 const REQUEST_SIZE = vfio_iommu_type1_pasid_request.size
 const OP_SIZE = vfio_iommu_type1_nesting_op.size
 /** The result of the ioctl is an int, so PASIDs have 31 bits at most. */
+const UNBIND = { unbind: true }
 const RESULT_LIMIT = 0x8000_0000
 
 /** The one group of a nesting container, on its domain. */
@@ -66,6 +69,9 @@ export class NestingCalls {
   readonly #limit: number
   readonly #bytes = new Uint8Array(REQUEST_SIZE)
   readonly #view = new DataView(this.#bytes.buffer)
+  /** What the last call passed; nothing keeps it beyond the call. */
+  readonly #data = iommu_gpasid_bind_data()
+  readonly #info = iommu_cache_invalidate_info()
   readonly #pasidTrace: TracePoint<TraceEvents['vfio.pasid']>
   readonly #bindTrace: TracePoint<TraceEvents['vfio.bind']>
 
@@ -158,7 +164,7 @@ export class NestingCalls {
 
   #bind({ domain, devices }: NestedGroup, memory: UserMemory, at: number): void {
     // One reading serves every device, so that they cannot be told different things (E158).
-    const data = readGpasidBind(memory, at)
+    const data = readGpasidBind(memory, at, {}, this.#data)
     for (let i = 0; i < devices.length; i++) {
       const refusal = refusalOf(() => domain.bindGpasid(devices[i]!, data))
       this.#tell('bind', devices[i]!, data.hpasid, refusal)
@@ -172,7 +178,7 @@ export class NestingCalls {
   #unbind({ domain, devices }: NestedGroup, memory: UserMemory, at: number): void {
     let pasid = 0n
     const unreadable = refusalOf(() => {
-      const { hpasid } = readGpasidBind(memory, at, { unbind: true })
+      const { hpasid } = readGpasidBind(memory, at, UNBIND, this.#data)
       pasid = this.#rules.pasidNarrowed ? BigInt.asUintN(32, hpasid) : hpasid
     })
     for (const bdf of devices) {
@@ -193,7 +199,7 @@ export class NestingCalls {
   #invalidate({ domain, devices }: NestedGroup, memory: UserMemory, at: number): void {
     let info: CacheInvalidate | undefined
     const unreadable = refusalOf(() => {
-      info = readCacheInvalidate(memory, at)
+      info = readCacheInvalidate(memory, at, this.#info)
     })
     if (info !== undefined && this.#rules.pasidNarrowed) narrow(info)
     const pasid = info && pasidOf(info)?.pasid

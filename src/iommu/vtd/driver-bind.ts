@@ -36,15 +36,27 @@ const PASID_LIMIT = 0x10_0000n
 const NO_MEMORY_TYPES = IOMMU_SVA_VTD_GPASID_LAST - 1 - 3
 const VTD_BIND_SIZE = iommu_gpasid_bind_data.size
 
+interface User {
+  readonly device: VtdDevice
+  readonly spid: boolean
+}
+
 /** The private data of a bound id: which devices use it, on whatever unit. */
 export class BoundPasid {
   readonly id: number
   readonly set: IoasidSet
-  readonly users = new Map<number, { readonly device: VtdDevice; readonly spid: boolean }>()
+  /** In the order of binding; seldom more than one. */
+  readonly users: User[] = []
 
   constructor(id: number, set: IoasidSet) {
     this.id = id
     this.set = set
+  }
+
+  user(bdf: number): User | undefined {
+    for (let i = 0; i < this.users.length; i++)
+      if (this.users[i]!.device.bdf === bdf) return this.users[i]
+    return undefined
   }
 }
 
@@ -100,29 +112,26 @@ export class VtdBindings implements IoasidNotifier {
   notify(event: IoasidEvent, _id: number, _spid: number, _set: IoasidSet, data: unknown): void {
     if (event !== IOASID_EVENT.FREE || !(data instanceof BoundPasid)) return
     this.#unit.ioasid.queueWork(() => {
-      for (const bdf of [...data.users.keys()]) {
-        const user = data.users.get(bdf)
-        if (user !== undefined && this.#unit.device(bdf) === user.device)
-          this.#release(data, user.device)
-      }
+      for (const { device } of [...data.users])
+        if (this.#unit.device(device.bdf) === device) this.#release(data, device)
     })
   }
 
   bind(domain: VtdDomain, bdf: number, data: GpasidBind): void {
     const u = this.#unit
     const { vtd } = data.vendor
-    const flags = Number(vtd.flags & 0xffn)
+    const flags = Number(vtd.flags)
     if (data.format !== IOMMU_PASID_FORMAT_INTEL_VTD)
       throw refuse('EINVAL', `format ${data.format}`) // 6
     if (data.argsz < VTD_BIND_SIZE) throw refuse('EINVAL', 'no VT-d part')
-    if (vtd.flags >= BigInt(IOMMU_SVA_VTD_GPASID_LAST))
+    if (flags >= IOMMU_SVA_VTD_GPASID_LAST)
       throw refuse('EINVAL', `VT-d flags 0x${vtd.flags.toString(16)}`)
     if (!u.isPci(bdf)) throw refuse('ENOTSUPP', 'not a PCI device') // 7
     if (u.pasidBits(bdf) !== 20) throw refuse('EINVAL', 'the device has no 20-bit PASIDs') // 8
     const pasid = pasidOf(data.hpasid) // 9
     const set = domain.pasidSet
     const bound = this.#find(set, pasid) // 10, 11
-    if (bound?.users.has(bdf)) throw refuse('EBUSY', `PASID ${pasid} is bound on the device`) // 12
+    if (bound?.user(bdf)) throw refuse('EBUSY', `PASID ${pasid} is bound on the device`) // 12
     const device = u.device(bdf)
     if (device !== undefined && !device.pasidOn)
       throw refuse('EINVAL', 'PASID prefixes of the device do not reach the unit') // 13
@@ -139,7 +148,7 @@ export class VtdBindings implements IoasidNotifier {
     if (flags & NO_MEMORY_TYPES) throw refuse('EINVAL', 'no memory types')
 
     const at = device.pasids.make(pasid)
-    const withSpid = (data.flags & BigInt(IOMMU_SVA_GPASID_VAL)) !== 0n
+    const withSpid = (Number(data.flags) & IOMMU_SVA_GPASID_VAL) !== 0
     this.#use(bound, set, pasid, device, withSpid ? spidOf(data.gpasid) : INVALID_IOASID)
     const entry = this.#entry
     entry.FSPTPTR = gpgd
@@ -158,7 +167,7 @@ export class VtdBindings implements IoasidNotifier {
 
   unbind(domain: VtdDomain, bdf: number, hpasid: bigint): void {
     const bound = this.#find(domain.pasidSet, pasidOf(hpasid))
-    const user = bound?.users.get(bdf)
+    const user = bound?.user(bdf)
     if (bound !== undefined && user !== undefined && user.device.domain === domain)
       this.#release(bound, user.device)
   }
@@ -205,7 +214,7 @@ export class VtdBindings implements IoasidNotifier {
     if (hpasid >= PASID_LIMIT) throw invalid('EINVAL', `PASID ${hpasid}`)
     const pasid = Number(hpasid)
     const bound = this.#find(domain.pasidSet, pasid)
-    if (!bound?.users.has(device.bdf)) throw invalid('EINVAL', `PASID ${pasid} is not bound`)
+    if (!bound?.user(device.bdf)) throw invalid('EINVAL', `PASID ${pasid} is not bound`)
     return pasid
   }
 
@@ -238,7 +247,7 @@ export class VtdBindings implements IoasidNotifier {
       }
       throw error
     }
-    bound.users.set(device.bdf, { device, spid: withSpid })
+    bound.users.push({ device, spid: withSpid })
     device.bound.set(pasid, bound)
   }
 
@@ -246,17 +255,17 @@ export class VtdBindings implements IoasidNotifier {
   #release(bound: BoundPasid, device: VtdDevice): void {
     const u = this.#unit
     const { id: pasid } = bound
-    const user = bound.users.get(device.bdf)
+    const user = bound.user(device.bdf)
     if (user?.device !== device) return
     if (user.spid) u.ioasid.detachSpid(pasid)
     device.pasids.clear(pasid)
     u.invalidator.pasidGone(device, device.domain.id, pasid)
     u.drainPageRequests(device, pasid)
-    bound.users.delete(device.bdf)
+    bound.users.splice(bound.users.indexOf(user), 1)
     device.bound.delete(pasid)
     device.domain.bound--
     u.trace('unbind', device.bdf, pasid)
-    if (bound.users.size > 0) return
+    if (bound.users.length > 0) return
     u.ioasid.detachData(pasid)
     u.ioasid.put(bound.set, pasid)
   }

@@ -144,6 +144,8 @@ export class FaultDrain {
 }
 
 const QUEUE_PAGES_LOG2 = 0
+/** PQT_REG counts bytes; its low 5 bits are reserved. */
+const PQT = 0x7_ffe0
 const REQUEST_BYTES = PAGE_REQUEST_DESCRIPTOR.size
 
 /** Who answers for the driver. */
@@ -201,7 +203,7 @@ export class PageRequestDrain {
     this.#draining = true
     const registers = this.#registers
     for (;;) {
-      const tail = registers.read('PQT_REG').PQT * REQUEST_BYTES
+      const tail = registers.load32(VTD.PQT_REG.offset) & PQT
       if (tail === this.#head) break
       registers.write('PRS_REG', { PPR: true })
       while (this.#head !== tail) {

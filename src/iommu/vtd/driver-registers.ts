@@ -51,6 +51,11 @@ export class UnitRegisters {
     return this.#memory.load(this.base + offset, 8)
   }
 
+  /** A 32-bit word of it. */
+  load32(offset: number): number {
+    return this.#memory.readU32(this.base + offset)
+  }
+
   store32(offset: number, value: number): void {
     this.#memory.writeU32(this.base + offset, value)
   }

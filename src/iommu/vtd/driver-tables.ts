@@ -14,13 +14,17 @@ import {
 const CONTEXTS_PER_TABLE = 128
 
 /** Stores an entry of any size so that its first word, which holds the present bit, comes last. */
-function store(frames: FrameAllocator, at: number, words: Uint32Array): void {
-  for (let i = words.length - 1; i >= 0; i--) frames.space.writeU32(at + 4 * i, words[i]!)
+function store({ ram }: FrameAllocator, at: number, words: Uint32Array): void {
+  const first = (at - ram.base) >>> 2
+  for (let i = words.length - 1; i >= 0; i--) ram.words[first + i] = words[i]!
+  if (ram.dirty !== undefined) ram.wrote(at - ram.base, 4 * words.length)
 }
 
 /** Zeroes an entry, present bit first. */
-function clear(frames: FrameAllocator, at: number, bytes: number): void {
-  for (let i = 0; i < bytes; i += 4) frames.space.writeU32(at + i, 0)
+function clear({ ram }: FrameAllocator, at: number, bytes: number): void {
+  const first = (at - ram.base) >>> 2
+  for (let i = 0; i < bytes >> 2; i++) ram.words[first + i] = 0
+  if (ram.dirty !== undefined) ram.wrote(at - ram.base, bytes)
 }
 
 /** The root table of a unit and the context tables it leads to. */

@@ -218,7 +218,7 @@ export class Invalidation {
     const pair = this.#pair
     const base =
       (this.#registers[IQA + 1]! >>> 0) * 2 ** 32 + ((this.#registers[IQA]! & -4096) >>> 0)
-    words.fill(0)
+    if (size < 32) words.fill(0, size >> 2)
     for (let i = 0; i < size; i += 8) {
       const at = base + offset + i
       if (at >= this.#addressLimit || !this.#t.memory.readEntry(at, pair)) return false

@@ -28,7 +28,6 @@ import {
   TTM,
   VCRSP_STATUS,
   VIRTUAL_COMMAND,
-  VTD,
   VTD_MMIO_SIZE,
   type VTD_REGISTERS,
   vtdBank,
@@ -36,8 +35,6 @@ import {
 import { InterruptRemapper } from './remap.js'
 import type { RegisterEvent } from './trace.js'
 import { Translator } from './translate.js'
-
-const IQT = VTD.IQT_REG.offset
 
 /** What a unit is built from. */
 export interface VtdUnitOptions {
@@ -209,15 +206,14 @@ export class VtdUnit implements UpstreamTranslator, MessageSink, MmioTarget {
     return value
   }
 
+  /** The same for an aligned 32-bit word. */
+  read32(offset: number): number {
+    return this.#register.on ? Number(this.read(offset, 4)) : this.#file.read32(offset)
+  }
+
   /** Software's write to a register, with everything that follows from it. */
   write(offset: number, size: 1 | 2 | 4 | 8, value: bigint): void {
     if (this.#register.on) this.#traceRegister(true, offset, size, value)
-    if (offset === IQT && size >= 4) {
-      // The one register that is written for every page that is unmapped takes the short way.
-      this.regs.IQT_REG.QT = Number(value & 0x7_ffffn) >>> 4
-      this.#invalidation.run()
-      return
-    }
     this.#file.write(offset, size, value)
     const records = FRCD_OFFSET + this.config.faultRecords * FRCD_SIZE
     if (offset + size > FRCD_OFFSET && offset < records) this.#faults.acknowledge()
@@ -226,8 +222,8 @@ export class VtdUnit implements UpstreamTranslator, MessageSink, MmioTarget {
 
   /** The same for an aligned 32-bit word, which is how a driver rings the queue. */
   write32(offset: number, value: number): void {
-    if (this.#register.on || offset >= FRCD_OFFSET || this.#vcmd >= 0)
-      this.write(offset, 4, BigInt(value >>> 0))
+    const plain = offset < FRCD_OFFSET && offset >>> 3 !== this.#vcmd >>> 3
+    if (this.#register.on || !plain) this.write(offset, 4, BigInt(value >>> 0))
     else this.#file.write32(offset, value)
   }
 

@@ -26,6 +26,9 @@ import type { TranslatedStage } from './trace.js'
 /** PERM_* of a user are those of a supervisor, this far up. */
 export const USER_SHIFT = 3
 
+/** What tells the second stages of a unit apart, clear of the three bits of a first stage's levels. */
+const secondShape = (b: Binding): number => (b.secondLevels << 3) | (b.secondExecute ? 64 : 0)
+
 /** ACCESS_* of a request's walk. Without NXE there is nothing that forbids execution in a first stage. */
 export function walkAccess(
   b: Binding,
@@ -42,8 +45,8 @@ export function walkAccess(
 export class Walkers {
   readonly #memory: EntrySource
   readonly #config: VtdConfig
-  readonly #single = new Map<string, Walker>()
-  readonly #nested = new Map<string, NestedWalker>()
+  readonly #single: Walker[] = []
+  readonly #nested: NestedWalker[] = []
 
   constructor(memory: EntrySource, config: VtdConfig) {
     this.#memory = memory
@@ -96,27 +99,20 @@ export class Walkers {
 
   #walker(b: Binding): Walker {
     const first = b.pgtt === PGTT.FIRST_STAGE
-    const key = first ? `first ${b.firstLevels}` : this.#secondKey(b)
-    let walker = this.#single.get(key)
-    if (!walker) {
-      walker = createWalker(first ? this.#first(b) : this.#second(b), this.#memory)
-      this.#single.set(key, walker)
-    }
-    return walker
+    const shape = first ? b.firstLevels : secondShape(b)
+    return (this.#single[shape] ??= createWalker(
+      first ? this.#first(b) : this.#second(b),
+      this.#memory,
+    ))
   }
 
   #nestedWalker(b: Binding): NestedWalker {
-    const key = `${b.firstLevels} ${this.#secondKey(b)}`
-    let walker = this.#nested.get(key)
-    if (!walker) {
-      walker = createNestedWalker(this.#first(b), this.#second(b), this.#memory)
-      this.#nested.set(key, walker)
-    }
-    return walker
-  }
-
-  #secondKey(b: Binding): string {
-    return `second ${b.secondLevels}${b.secondExecute ? ' x' : ''}`
+    const shape = secondShape(b) | b.firstLevels
+    return (this.#nested[shape] ??= createNestedWalker(
+      this.#first(b),
+      this.#second(b),
+      this.#memory,
+    ))
   }
 
   #first(b: Binding): PageTableFormat {
