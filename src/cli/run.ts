@@ -105,6 +105,11 @@ function readImage(path: string): Uint8Array {
   return image
 }
 
+const LEGEND = [
+  "GVA is the process's own pointer; the guest's table makes a GPA of it (first stage), the host's table an HPA (second stage).",
+  'Time is virtual: one guest instruction takes a nanosecond.',
+]
+
 interface Teller {
   machine(machine: Machine): void
   step(step: Step): void
@@ -144,7 +149,11 @@ function textTeller(): Teller {
       for (const line of columns(functions)) out(`  ${line}`)
     },
     step({ at, topic, text, failed }) {
-      head(topic === 'container' ? 'container' : 'journey')
+      if (topic !== 'container' && section !== 'journey') {
+        head('journey')
+        for (const line of LEGEND) out(`  ${style.quiet(line)}`)
+      }
+      if (topic === 'container') head('container')
       const colour = failed ? style.bad : (paint[topic] ?? ((s: string) => s))
       out(`${style.quiet(formatTime(at))}  ${style.quiet(topic.padEnd(9))}  ${colour(text)}`)
     },
