@@ -45,8 +45,12 @@ export {
   IOMMU_PAGE_RESP_PASID_VALID,
   IOMMU_PAGE_RESP_SUCCESS,
   IOMMU_PAGE_RESP_VERSION_1,
+  IOMMU_PASID_CONFIG_ABORT,
+  IOMMU_PASID_CONFIG_BYPASS,
+  IOMMU_PASID_CONFIG_TRANSLATE,
   IOMMU_PASID_FORMAT_INTEL_VTD,
   IOMMU_PASID_FORMAT_LAST,
+  IOMMU_PASID_FORMAT_SMMUV3,
   IOMMU_SVA_GPASID_VAL,
   IOMMU_SVA_VTD_GPASID_CD,
   IOMMU_SVA_VTD_GPASID_EAFE,
@@ -66,6 +70,10 @@ export {
   iommu_nesting_info,
   iommu_nesting_info_vtd,
   iommu_page_response,
+  iommu_pasid_smmuv3,
+  iommu_pasid_table_config,
+  PASID_TABLE_CFG_VERSION_1,
+  PASID_TABLE_SMMUV3_CFG_VERSION_1,
 } from './iommu/uapi.js'
 export * from './vfio/uapi/iommufd.js'
 export * from './vfio/uapi/vfio.js'

@@ -4,7 +4,7 @@
  * Refusals are ErrnoError. Next: core.ts (who has which driver), vtd/driver.ts (an implementation).
  */
 import type { IoasidSet } from './ioasid-set.js'
-import type { CacheInvalidate, GpasidBind, IommuFault } from './uapi.js'
+import type { CacheInvalidate, GpasidBind, IommuFault, PasidTableConfig } from './uapi.js'
 
 // biome-ignore format: table
 export const
@@ -30,6 +30,21 @@ export interface NestingInfo {
   /** VT-d CAP and ECAP, only the bits that a guest may rely on. */
   readonly cap: bigint
   readonly ecap: bigint
+}
+
+/** Nesting by the guest's whole PASID table, which the unit reads through the domain's own stage. */
+export interface GuestTables {
+  /**
+   * Puts the guest's table, or its bypass or abort, in front of the domain for every device. EINVAL: not
+   * nesting, a table already, or a configuration that the units cannot have.
+   */
+  setPasidTable(config: PasidTableConfig): void
+  /** Takes it away: addresses are the domain's again. Harmless when there is none. */
+  unsetPasidTable(): void
+  /** Interrupt messages go to `iova`, which the guest's stage turns into `gpa`. EINVAL: not nesting, size no page. */
+  bindMsi(iova: bigint, gpa: bigint, size: bigint): void
+  /** Takes a binding away; harmless when there is none. */
+  unbindMsi(iova: bigint): void
 }
 
 /** One I/O address space, in real tables; freed by its owner when no device is attached. */
@@ -63,6 +78,8 @@ export interface Domain {
   bindGpasid(bdf: number, data: GpasidBind): void
   /** Undoes a bind; success when there was none. EINVAL, ENOENT, EACCES by range and ownership. */
   unbindGpasid(bdf: number, hpasid: bigint): void
+  /** Undefined when guests bind tables by PASID, or not at all. */
+  readonly guestTables?: GuestTables
   /** Carries out a checked invalidation. EINVAL, ENOENT, EACCES when the PASID is not bound, known, ours. */
   cacheInvalidate(bdf: number, info: CacheInvalidate): void
   /** Gives tables and domain id back. An Error while devices are attached. */

@@ -4,6 +4,7 @@ export {
   type DeviceVector,
   type Domain,
   type FaultSink,
+  type GuestTables,
   IOMMU_READ,
   IOMMU_WRITE,
   type IommuDriver,

@@ -337,12 +337,12 @@ const TABLE_SIZE = iommu_pasid_table_config.size
 export function readPasidTableConfig(mem: UserMemory, addr: number): PasidTableConfig {
   const what = 'set PASID table'
   const invalid = (why: string) => new ErrnoError('EINVAL', `${what}: ${why}`)
-  if (!mem.copyIn(addr, head, TABLE_MIN)) throw new ErrnoError('EFAULT', `${what}: unreadable`)
   const config = iommu_pasid_table_config()
-  config.bytes.set(head.subarray(0, TABLE_MIN))
+  const { bytes } = config
+  if (!mem.copyIn(addr, bytes, TABLE_MIN)) throw new ErrnoError('EFAULT', `${what}: unreadable`)
   const { argsz, version, format } = config
   if (argsz < TABLE_MIN) throw invalid(`argsz ${argsz} < ${TABLE_MIN}`)
-  if (!readRest(mem, addr, config.bytes, TABLE_MIN, argsz))
+  if (!readRest(mem, addr, bytes.subarray(TABLE_MIN), TABLE_MIN, argsz))
     throw new ErrnoError('EFAULT', `${what}: SMMUv3 part unreadable`)
   if (version !== PASID_TABLE_CFG_VERSION_1) throw invalid(`version ${version}`)
   if (format !== IOMMU_PASID_FORMAT_SMMUV3) throw invalid(`format ${format}`)

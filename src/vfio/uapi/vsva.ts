@@ -2,7 +2,7 @@
 // neighbour series "SMMUv3 Nested Stage Setup (VFIO part)" v13. Numbers of the two collide; the profile says
 // which one a container speaks. The IOMMU structures they carry are in iommu/uapi.ts.
 import { flex, struct } from '../../base/struct.js'
-import { iommu_cache_invalidate_info } from '../../iommu/uapi.js'
+import { iommu_cache_invalidate_info, iommu_pasid_table_config } from '../../iommu/uapi.js'
 import { vfio_info_cap_header, vfioIo } from './common.js'
 
 // ---- v7: PASID allocation (container) ----
@@ -46,22 +46,6 @@ export const vfio_iommu_type1_info_cap_nesting = struct(
 // ---- N13: whole PASID table, reported invalidation, MSI binding (container) ----
 export const VFIO_PASID_TABLE_FLAG_SET = 1 << 0
 export const VFIO_PASID_TABLE_FLAG_UNSET = 1 << 1
-export const iommu_pasid_smmuv3 = struct('struct iommu_pasid_smmuv3', {
-  version: 'u32', // 1
-  s1fmt: 'u8',
-  s1dss: 'u8',
-  padding: ['u8', 2],
-})
-export const iommu_pasid_table_config = struct('struct iommu_pasid_table_config', {
-  argsz: 'u32',
-  version: 'u32', // 1
-  base_ptr: 'u64', // guest physical address of the context descriptor table
-  format: 'u32', // 1 SMMUv3
-  pasid_bits: 'u8',
-  config: 'u8', // 1 translate, 2 bypass, 3 abort
-  padding: ['u8', 2],
-  smmuv3: iommu_pasid_smmuv3,
-})
 export const vfio_iommu_type1_set_pasid_table = struct('struct vfio_iommu_type1_set_pasid_table', {
   argsz: 'u32',
   flags: 'u32',
