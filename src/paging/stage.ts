@@ -135,6 +135,7 @@ export class Stage extends TableWalk {
   // Takes the output from an entry of level n above the last; false unless it is an ordinary leaf.
   #leaf(n: number, entryLo: number, entryHi: number, hi: number, lo: number): boolean {
     const c = this.compiled
+    this.depth = c.last - n
     if (n === 0) {
       this.outHi = entryHi & ADDRESS_HI
       this.outLo = (entryLo & ~0xfff) | (lo & 0xfff)

@@ -64,8 +64,8 @@ function setUp(secondBits = 12, firstBits = 12) {
     secondRoot,
     firstEntry,
     secondEntry,
-    walk(access = READ, at = VA) {
-      walker(firstRoot, secondRoot, hiOf(at), loOf(at), access, w)
+    walk(access = READ, at = VA, root = firstRoot) {
+      walker(root, secondRoot, hiOf(at), loOf(at), access, w)
       return w
     },
     explain: (access = READ) =>
@@ -210,6 +210,7 @@ describe('a nested walk', () => {
       entryAt: at,
       entryHi: 0x4_0000,
       intermediate: shared ? m.firstEntry(0) : PAGE_GPA,
+      firstDepth: shared ? 0 : 3,
     })
   })
 
@@ -294,6 +295,18 @@ describe('a nested walk', () => {
       stage: 2,
       during: DURING.entry,
       depth: 0,
+    })
+  })
+
+  it('does not read through tables that went while the second stage was not asked', () => {
+    expect(m.walk().failure).toBe(FAILURE.none)
+    m.space.remove(m.space.ramAt(0)!)
+    expect(m.walk(READ, VA, 2 ** 48).failure).toBe(FAILURE.addressSize)
+    expect(m.walk()).toMatchObject({
+      failure: FAILURE.unreadable,
+      stage: 2,
+      during: DURING.entry,
+      firstDepth: 0,
     })
   })
 

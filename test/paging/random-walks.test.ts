@@ -73,8 +73,17 @@ const cases: Case[] = [
 type Draw = (below: number) => number
 const INDICES = [0, 1, 255, 256, 511]
 
-/** An entry: mostly a sound one to a table or page, sometimes anything; the more `sound`, the rarer. */
-function entry(draw: Draw, ref: RefFormat, targets: readonly number[], sound: number): bigint {
+/**
+ * An entry: mostly a sound one to a table or page, sometimes anything; the more `sound`, the rarer. The more
+ * `warm`, the more accessed and dirty flags are set.
+ */
+function entry(
+  draw: Draw,
+  ref: RefFormat,
+  targets: readonly number[],
+  sound: number,
+  warm: number,
+): bigint {
   if (draw(8 * sound) === 0) return BigInt(draw(0x8000_0000)) | (BigInt(draw(0x8000_0000)) << 33n)
   let e = BigInt(targets[draw(targets.length)]!)
   const flag = (bit: number, oneIn: number): void => {
@@ -82,7 +91,7 @@ function entry(draw: Draw, ref: RefFormat, targets: readonly number[], sound: nu
   }
   if (draw(2 * sound) === 0) e = BigInt(draw(0x40)) << 30n // aligned for every block
   for (const bit of [0, 1, 2]) if (draw(sound) !== 0) e |= 1n << BigInt(bit)
-  for (const bit of [5, 6, 8, 9, 10]) flag(bit, 2)
+  for (const bit of [5, 6, 8, 9, 10]) if (draw(warm) !== 0) e |= 1n << BigInt(bit)
   flag(7, sound)
   for (const bit of [11, 12, 13, 20, 45, 47, 51, 62, 63]) flag(bit, 5 * sound)
   if (ref.kind === 'x86') flag(63, sound)
@@ -97,9 +106,11 @@ function fill(
   pages: readonly number[],
   targets: readonly number[],
   sound = 8,
+  warm = 2,
 ): void {
   for (const page of pages) {
-    for (const index of INDICES) space.store(page + index * 8, 8, entry(draw, ref, targets, sound))
+    for (const index of INDICES)
+      space.store(page + index * 8, 8, entry(draw, ref, targets, sound, warm))
   }
 }
 
@@ -140,7 +151,7 @@ describe.each(cases)('$name', ({ format, ref }) => {
     const draw = random(7)
     const { space, alloc, allocHigh } = memory()
     const pages = [...Array.from({ length: 10 }, alloc), allocHigh(), allocHigh()]
-    fill(draw, space, ref, pages, pages)
+    fill(draw, space, ref, pages, pages, 8, 50)
     const source = new Recorder(space)
     const walker = createWalker(format, source)
     const complete = new TableWalk(format, source)
@@ -148,7 +159,9 @@ describe.each(cases)('$name', ({ format, ref }) => {
     const seen = new Set<string>()
     const extends_ = format.flags?.extended !== undefined
     for (let i = 0; i < 1500; i++) {
-      if (i % 10 === 0) fill(draw, space, ref, [pages[draw(12)]!], pages)
+      if (i % 10 === 0) {
+        fill(draw, space, ref, [pages[draw(12)]!], pages, 8, i % 20 === 0 ? 2 : 50)
+      }
       const input = address(draw, ref)
       const a = access(draw)
       const root = pages[draw(2) === 0 ? 0 : 10]!
@@ -181,24 +194,33 @@ describe.each([
 ] as const)('nested %s', (_, one, two) => {
   it('walks 3000 random accesses as the reference does, seed 11', () => {
     const draw = random(11)
-    const { space, alloc } = memory()
+    const { space, alloc, allocHigh } = memory()
     const source = new Recorder(space)
     const walker = createNestedWalker(one.format, two.format, source)
     const w = new Walk()
     const seen = new Set<string>()
     const tables = Array.from({ length: 6 }, alloc)
-    const guest = Array.from({ length: 12 }, alloc)
+    const guest = [...Array.from({ length: 11 }, alloc), allocHigh()]
     const gpa = (): number => Number(address(draw, two.ref) & 0x7f_ffff_f000n)
     const gpas = Array.from({ length: 24 }, gpa)
     for (let i = 0; i < 3000; i++) {
       if (i % 20 === 0) {
         // The last level's tables are two of their own, so that walks end in guest pages.
         const levels = two.ref.levels
+        const warm = i % 40 === 0 ? 2 : 60
         for (let level = levels; level > 0; level--) {
           const own = [tables[levels - level]!]
-          fill(draw, space, two.ref, own, level === 1 ? guest : [tables[levels - level + 1]!], 60)
+          fill(
+            draw,
+            space,
+            two.ref,
+            own,
+            level === 1 ? guest : [tables[levels - level + 1]!],
+            60,
+            warm,
+          )
         }
-        fill(draw, space, one.ref, guest, gpas, 12)
+        fill(draw, space, one.ref, guest, gpas, 12, warm)
       }
       const input = address(draw, one.ref)
       const a = access(draw)

@@ -37,7 +37,8 @@ export function random(seed: number): (below: number) => number {
 export function memory(lowBytes = 0x20_0000, highBytes = 0x4_0000) {
   const space = new AddressSpace()
   const low = space.addRam(0x1_0000, new Uint8Array(lowBytes))
-  const high = space.addRam(0x12_3456_0000, new Uint8Array(highBytes))
+  // The same low halves of addresses: whoever drops the high half reads the wrong table.
+  const high = space.addRam(0x12_0001_0000, new Uint8Array(highBytes))
   let nextLow = low.base
   let nextHigh = high.base
   return {

@@ -183,11 +183,16 @@ describe('stage 2', () => {
 })
 
 describe('both stages', () => {
-  it.each([4, 16, 64] as const)('translate stage 1 of %d KB through stage 2 of 4 KB', granule => {
+  it.each([
+    [4, 30, 40],
+    [16, 30, 40],
+    [64, 30, 40],
+    [4, 48, 39],
+  ] as const)('translate %d KB, %d bits through 4 KB, %d bits', (granule, bits1, bits2) => {
     const space = new AddressSpace()
     const ram = space.addRam(0, new Uint8Array(0x20_0000))
-    const first = vmsaFormat({ granule, inputBits: 30 })
-    const second = vmsaFormat({ stage: 2, inputBits: 40, startLevel: 1 })
+    const first = vmsaFormat({ granule, inputBits: bits1 })
+    const second = vmsaFormat({ stage: 2, inputBits: bits2, startLevel: 1 })
     const rw = bits('AF', 'S2AP_R', 'S2AP_W')
     // Stage 2: 1 MiB from 0 by pages, each 1 MiB further up; two tables at its start.
     space.store(0x2000, 8, 0x4003n)
