@@ -66,6 +66,9 @@ export class MemoryRequest {
   length = 0
 }
 
+/** Value of `Translation.stalled` when the answer is final. */
+export const NOT_STALLED = -1
+
 /**
  * The answer to one translated piece or to one ATS translation request. The caller lends it; the
  * translator fills every member it answers with. Not reset between requests: a translator always sets
@@ -87,6 +90,11 @@ export class Translation {
   global = false
   /** U bit: the requester must use untranslated requests for this page. */
   untranslatedOnly = false
+  /**
+   * With `UR`, from a translator that can stall: not the last word. The token names the request, and
+   * `DownstreamPort.resume` tells what becomes of it. A requester that cannot wait takes `UR` as it is.
+   */
+  stalled = NOT_STALLED
 }
 
 /** Page Request Message, PCIe 10.4.1. The address is a page's; its low 12 bits are zero. */

@@ -45,4 +45,9 @@ export interface DownstreamPort {
   invalidate(i: AtsInvalidation): boolean
   /** Delivers a PRG response to the function; one that matches no outstanding request is dropped there. */
   respond(r: PageGroupResponse): void
+  /**
+   * Tells a requester about a request that was answered with a `stalled` token (SMMUv3 stall model): issue
+   * it again, or take it as aborted. Without this hook requesters have taken it as aborted already.
+   */
+  resume?(requester: number, token: number, retry: boolean): void
 }

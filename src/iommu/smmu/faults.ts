@@ -1,0 +1,190 @@
+/**
+ * Faults and configuration errors: what the unit knows of one, and its record in the event queue
+ * (IHI 0070 7.3). The structured fault, which tells more than a record holds, is built only here.
+ * Which event applies: streams.ts, contexts.ts, translate.ts, ats.ts; the queue itself: queues.ts.
+ */
+import { halves, split } from '../../base/addr.js'
+import type { VirtualClock } from '../../base/clock.js'
+import type { TracePoint } from '../../base/trace.js'
+import { NO_PASID } from '../../pci/request.js'
+import {
+  ATS_REQUEST_RECORD,
+  CLASS,
+  EVENT_SIZE,
+  EVENTS,
+  type EventName,
+  FAULT_RECORD,
+  FETCH_RECORD,
+} from './events.js'
+import type { OutputQueue } from './queues.js'
+
+/** What a request wanted when it failed. */
+export type FaultAccess = 'read' | 'write' | 'execute' | 'page-request'
+
+/** A table entry on the way to a fault. */
+export interface FaultEntry {
+  readonly kind: 'l1std' | 'ste' | 'l1cd' | 'cd' | 'stage-1' | 'stage-2'
+  /** Physical address of the entry; of a nested stage 1 descriptor or a CD under stage 2, its IPA. */
+  readonly at: number
+  /** Its first 8 bytes as read. */
+  readonly value: bigint
+  /** Level of a translation table descriptor; 0 where levels do not apply. */
+  readonly level: number
+}
+
+/** A fault as its discoverer knows it. */
+export interface FaultReport {
+  readonly name: EventName
+  readonly requester: number
+  readonly streamId: number
+  /** `NO_PASID` when the request carried none. */
+  readonly pasid: number
+  readonly address: bigint
+  readonly access: FaultAccess
+  readonly privileged: boolean
+  /** Address Type of the request. */
+  readonly at: number
+  /** Stage that failed; 0 where no stage was reached. */
+  readonly stage: 0 | 1 | 2
+  /** CLASS of the access that failed. */
+  readonly class: number
+  /** Stage 2: the address it was given. */
+  readonly ipa: number
+  /** Physical address of a fetch that failed. */
+  readonly fetchAddress: number
+  /** Where the way ended, outermost first. */
+  readonly entries: readonly FaultEntry[]
+}
+
+/** A fault with everything that is known of it. */
+export interface SmmuFault extends FaultReport {
+  /** Virtual time in ns. */
+  readonly time: number
+  readonly code: number
+  readonly section: string
+  readonly meaning: string
+  /**
+   * What became of its record: in the queue, or lost because the queue is full, disabled or broken, or
+   * not wanted (CD.R, STE.S2R, CR2); `stalled`: its transaction waits, the record may still be due.
+   */
+  readonly record: 'recorded' | 'lost' | 'suppressed' | 'stalled'
+}
+
+/** What is the same in most reports. */
+export const NO_DETAIL = {
+  stage: 0,
+  class: CLASS.CD,
+  ipa: 0,
+  fetchAddress: 0,
+  entries: [],
+} as const satisfies Partial<FaultReport>
+
+/** Builds faults, records them and tells who listens. */
+export class FaultLog {
+  /** The last fault seen, recorded or not; kept until reset. */
+  last: SmmuFault | undefined = undefined
+  readonly #queue: OutputQueue
+  readonly #clock: VirtualClock
+  readonly #point: TracePoint<SmmuFault>
+  readonly #onFault: ((fault: SmmuFault) => void) | undefined
+  readonly #bytes = new Uint8Array(EVENT_SIZE)
+  readonly #fault = FAULT_RECORD.at(this.#bytes)
+  readonly #fetch = FETCH_RECORD.at(this.#bytes)
+  readonly #request = ATS_REQUEST_RECORD.at(this.#bytes)
+
+  constructor(
+    queue: OutputQueue,
+    clock: VirtualClock,
+    point: TracePoint<SmmuFault>,
+    onFault: ((fault: SmmuFault) => void) | undefined,
+  ) {
+    this.#queue = queue
+    this.#clock = clock
+    this.#point = point
+    this.#onFault = onFault
+  }
+
+  /** Reports the fault of a terminated transaction; `wanted` false keeps it out of the queue. */
+  report(report: FaultReport, wanted: boolean): void {
+    this.#announce(report, wanted ? (this.write(report) ? 'recorded' : 'lost') : 'suppressed')
+  }
+
+  /** Reports the fault of a transaction that stalls; its record is `writeStall`'s. */
+  reportStall(report: FaultReport): void {
+    this.#announce(report, 'stalled')
+  }
+
+  /** Writes the record of a terminated transaction; false when it was lost. */
+  write(report: FaultReport): boolean {
+    this.#describe(report, -1)
+    return this.#queue.push(this.#bytes)
+  }
+
+  /** Writes the record of a stalled transaction; false when there is no room now. */
+  writeStall(report: FaultReport, stag: number): boolean {
+    if (!this.#queue.writable) return false
+    this.#describe(report, stag)
+    return this.#queue.push(this.#bytes)
+  }
+
+  reset(): void {
+    this.last = undefined
+  }
+
+  #announce(report: FaultReport, record: SmmuFault['record']): void {
+    const { code, section, meaning } = EVENTS[report.name]
+    const fault: SmmuFault = {
+      ...report,
+      time: this.#clock.now,
+      code,
+      section,
+      meaning,
+      record,
+    }
+    this.last = fault
+    if (this.#point.on) this.#point.emit(fault)
+    this.#onFault?.(fault)
+  }
+
+  #describe(f: FaultReport, stag: number): void {
+    const { code, shape } = EVENTS[f.name]
+    const record = this.#fault
+    this.#bytes.fill(0)
+    record.EventID = code
+    record.StreamID = f.streamId
+    if (shape === 'stream') return
+    if (f.pasid !== NO_PASID && shape !== 'translated') {
+      record.SSV = shape !== 'bad-substream'
+      record.SubstreamID = f.pasid
+    }
+    if (shape === 'substream' || shape === 'bad-substream') return
+    if (shape === 'fetch') {
+      this.#fetch.FetchAddr = f.fetchAddress
+      return
+    }
+    split(f.address)
+    record.InputAddr_LO = halves[0]!
+    record.InputAddr_HI = halves[1]!
+    if (shape === 'request') {
+      const request = this.#request
+      request.R = true
+      request.W = f.access === 'write'
+      request.X = f.access === 'execute'
+      request.PRIV = f.privileged
+      request.Span = 1
+      return
+    }
+    record.RnW = f.access !== 'write'
+    if (shape === 'translated') return
+    record.InD = f.access === 'execute'
+    record.PnU = f.privileged
+    record.S2 = f.stage === 2
+    record.CLASS = f.class
+    if (shape === 'walk') this.#fetch.FetchAddr = f.fetchAddress
+    else {
+      if (f.stage === 2) record.IPA = f.ipa
+      record.Stall = stag >= 0
+      record.STAG = Math.max(stag, 0)
+    }
+  }
+}
