@@ -1,0 +1,20 @@
+// VT-d, as the runner sees it.
+import type { Architecture } from '../architectures.js'
+import { DEVIATIONS } from './deviations.js'
+import { drawCase } from './generate.js'
+import { OurVtd } from './ours.js'
+import { QemuVtd } from './qemu.js'
+import { UNITS } from './units.js'
+
+let ours: OurVtd | undefined
+
+export const VTD: Architecture = {
+  name: 'VT-d',
+  oracle: 'QEMU 11.1.3, intel-iommu',
+  deviations: DEVIATIONS,
+  draw: drawCase,
+  answer: c => (ours ??= new OurVtd()).run(c),
+  subjectOf: c => c.unit,
+  start: unit => QemuVtd.start(UNITS[unit]!),
+  story: () => [],
+}

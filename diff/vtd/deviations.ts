@@ -1,0 +1,3 @@
+import type { Deviation } from '../deviation.js'
+
+export const DEVIATIONS: readonly Deviation[] = []

@@ -1,0 +1,138 @@
+// Our VT-d unit as a subject: a VtdUnit over RAM, programmed through its registers, requests put in directly.
+import { VirtualClock } from '../../src/base/clock.js'
+import { TraceBus } from '../../src/base/trace.js'
+import type { VtdFault } from '../../src/iommu/vtd/faults.js'
+import { VtdUnit } from '../../src/iommu/vtd/unit.js'
+import { AddressSpace } from '../../src/mem/address-space.js'
+import { createRam } from '../../src/mem/ram.js'
+import { MemoryRequest, Translation } from '../../src/pci/request.js'
+import {
+  type Case,
+  type DmaOutcome,
+  type FaultRecord,
+  type Outcome,
+  piecesOf,
+  type Step,
+  wordsAfter,
+} from '../case.js'
+import { PATTERN } from '../testdev.js'
+import {
+  COMMAND,
+  faultRecord,
+  QUEUE,
+  RAM_BYTES,
+  REGISTER,
+  REQUESTERS,
+  TABLES,
+  TABLES_END,
+  UNITS,
+  wideQueue,
+} from './units.js'
+
+const pattern = new Uint8Array(Uint32Array.of(PATTERN).buffer)
+
+/** What we answered, and how it came about: for reports. */
+export interface Answer {
+  readonly outcome: Outcome
+  /** For each DMA the fault that ended it, recorded or not. */
+  readonly faults: readonly (VtdFault | undefined)[]
+}
+
+export class OurVtd {
+  readonly #memory = new AddressSpace()
+  readonly #ram = createRam(RAM_BYTES)
+  readonly #request = new MemoryRequest()
+  readonly #answer = new Translation()
+
+  constructor() {
+    this.#memory.addRam(0, this.#ram)
+  }
+
+  run(c: Case): Answer {
+    const memory = this.#memory
+    const { config, mode } = UNITS[c.unit]!
+    const faults: (VtdFault | undefined)[] = []
+    let last: VtdFault | undefined
+    const clock = new VirtualClock()
+    const unit = new VtdUnit({
+      memory,
+      config,
+      clock,
+      trace: new TraceBus(clock),
+      downstream: { invalidate: () => true, respond: () => {} },
+      interrupts: { message: () => {} },
+      onFault: fault => {
+        last = fault
+      },
+    })
+    const wide = wideQueue({ config, mode, options: '' })
+    let tail = 0
+    const command = (bits: number) => unit.write(REGISTER.GCMD, 4, BigInt(bits))
+
+    this.#ram.fill(0, TABLES, TABLES_END)
+    for (const [at, value] of c.words) memory.store(at, 8, value)
+    unit.write(REGISTER.IQT, 8, 0n)
+    unit.write(REGISTER.IQA, 8, BigInt(QUEUE) | (wide ? 0x800n : 0n))
+    unit.write(REGISTER.RTADDR, 8, c.setup['RTADDR']!)
+    const queue = c.setup['QIE'] ? COMMAND.QIE : 0
+    command(queue + COMMAND.SRTP)
+    command(queue + COMMAND.TE)
+    const dma: DmaOutcome[] = []
+    for (const s of c.steps) {
+      if (s.op === 'store') memory.store(s.at, 8, s.value)
+      else if (s.op === 'register') unit.write(s.offset, 8, s.value)
+      else if (s.op === 'invalidate') {
+        for (let i = 0; i < (wide ? 4 : 2); i++)
+          memory.store(QUEUE + tail + i * 8, 8, s.words[i] ?? 0n)
+        tail = (tail + (wide ? 32 : 16)) % 4096
+        unit.write(REGISTER.IQT, 8, BigInt(tail))
+      } else {
+        last = undefined
+        dma.push(this.#dma(unit, s))
+        faults.push(last)
+      }
+    }
+    const changed: [number, bigint][] = []
+    for (const [at, value] of wordsAfter(c)) {
+      const now = memory.load(at, 8)
+      if (now !== value) changed.push([at, now])
+    }
+    return { outcome: { dma, changed }, faults }
+  }
+
+  #dma(unit: VtdUnit, s: Step & { op: 'dma' }): DmaOutcome {
+    const landed: (number | null)[] = []
+    let refused = false
+    for (const p of piecesOf(s.iova, s.length)) {
+      const at: number | null = refused ? null : this.#piece(unit, s, p.iova)
+      landed.push(at)
+      refused ||= at === null
+    }
+    return { landed, faults: recordsOf(unit) }
+  }
+
+  /** One request: where it landed. What leads to no memory is refused by whoever decodes the address. */
+  #piece(unit: VtdUnit, s: Step & { op: 'dma' }, iova: bigint): number | null {
+    const r = this.#request
+    r.requester = REQUESTERS[s.device]
+    r.write = s.write
+    r.hi = Number(BigInt.asIntN(32, iova >> 32n))
+    r.lo = Number(BigInt.asIntN(32, iova))
+    r.length = 4
+    unit.translate(r, this.#answer)
+    const { status, output } = this.#answer
+    if (status !== 0 || !this.#memory.ramAt(output)) return null
+    if (s.write) this.#memory.write(output, pattern)
+    return output
+  }
+}
+
+/** Takes the fault record, as a driver would. */
+function recordsOf(unit: VtdUnit): FaultRecord[] {
+  const lo = unit.read(REGISTER.FRCD, 8)
+  const hi = unit.read(REGISTER.FRCD + 8, 8)
+  if (hi >> 63n === 0n) return []
+  unit.write(REGISTER.FRCD + 8, 8, 1n << 63n)
+  unit.write(REGISTER.FSTS, 4, 0x71n)
+  return [faultRecord(lo, hi)]
+}
