@@ -5,6 +5,7 @@
  */
 import type { IoasidSet } from './ioasid-set.js'
 import type { CacheInvalidate, GpasidBind, IommuFault, PasidTableConfig } from './uapi.js'
+import type { UserTables } from './user-tables.js'
 
 // biome-ignore format: table
 export const
@@ -114,6 +115,8 @@ export interface IommuDriver {
   allocateVector(bdf: number, handler: () => void): DeviceVector
   /** Guest tables bound to PASIDs of devices below the unit. */
   readonly bindingCount: number
+  /** What iommufd uses; undefined: iommufd offers nothing over this unit. */
+  readonly userTables?: UserTables
   /** Brings the unit up; a second call does nothing. */
   probe(): void
   /** Learns where faults and page requests go, and which functions are below the unit. */

@@ -4,6 +4,7 @@
  */
 import type { VirtualClock } from '../base/clock.js'
 import { ErrnoError } from '../base/errno.js'
+import { NO_PASID } from '../pci/request.js'
 import {
   IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE,
   IOMMU_FAULT_PAGE_REQUEST_PASID_VALID,
@@ -75,13 +76,13 @@ export class PageRequests {
     this.#answer(bdf, this.#take(bdf, list, at), r.code)
   }
 
-  /** Answers INVALID to what waits of one function, or of one PASID of it. */
+  /** Answers INVALID to what waits of one function, or of one PASID of it (`NO_PASID`: of none). */
   cancel(bdf: number, pasid?: number): void {
     const list = this.#pending.get(bdf)
     for (let i = 0; list !== undefined && i < list.length; ) {
       const { flags, pasid: of } = list[i]!.fault.event.prm
       const has = (flags & IOMMU_FAULT_PAGE_REQUEST_PASID_VALID) !== 0
-      if (pasid === undefined || (has && of === pasid))
+      if (pasid === undefined || (has ? of : NO_PASID) === pasid)
         this.#answer(bdf, this.#take(bdf, list, i), IOMMU_PAGE_RESP_INVALID)
       else i++
     }

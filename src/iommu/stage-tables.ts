@@ -134,6 +134,41 @@ export class StageTables {
     return -1
   }
 
+  /**
+   * Visits the runs of pages whose entries have `flag` set in a range, clearing it unless `keep`; false when
+   * there is none. A large page counts whole.
+   */
+  dirty(
+    page: number,
+    pages: number,
+    flag: number,
+    keep: boolean,
+    visit: (page: number, pages: number) => void,
+  ): boolean {
+    let found = false
+    const last = Math.min(page + pages - 1, this.#last)
+    const descend = (table: number, level: number, base: number): void => {
+      const span = SPAN[level]!
+      const entries = level === this.levels ? ENTRIES * this.#roots : ENTRIES
+      const to = Math.min(entries - 1, Math.floor((last - base) / span))
+      for (let i = Math.max(0, Math.floor((page - base) / span)); i <= to; i++) {
+        const at = table + i * 2
+        const lo = this.#words[at]!
+        if ((lo & this.#present) === 0) continue
+        if (level > 1 && !this.#isLarge(lo)) descend(this.#tableAt(at), level - 1, base + i * span)
+        else if ((lo & flag) !== 0) {
+          found = true
+          visit(base + i * span, span)
+          if (keep) continue
+          this.#words[at] = lo & ~flag
+          if (this.#frames.ram.dirty !== undefined) this.#frames.ram.wrote(at * 4, 8)
+        }
+      }
+    }
+    if (page <= last) descend(this.#word(this.root), this.levels, 0)
+    return found
+  }
+
   /** The caches hold nothing old any more: frames of tables that were taken out can be reused. */
   release(): void {
     this.tablesChanged = false

@@ -259,11 +259,12 @@ export class VtdBindings implements IoasidNotifier {
     if (user?.device !== device) return
     if (user.spid) u.ioasid.detachSpid(pasid)
     device.pasids.clear(pasid)
-    u.invalidator.pasidGone(device, device.domain.id, pasid)
+    const domain = device.domain!
+    u.invalidator.pasidGone(device, domain.id, pasid)
     u.drainPageRequests(device, pasid)
     bound.users.splice(bound.users.indexOf(user), 1)
     device.bound.delete(pasid)
-    device.domain.bound--
+    domain.bound--
     u.trace('unbind', device.bdf, pasid)
     if (bound.users.length > 0) return
     u.ioasid.detachData(pasid)

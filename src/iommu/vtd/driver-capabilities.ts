@@ -36,6 +36,8 @@ export interface Capabilities {
   readonly pasidBits: number
   readonly supervisor: boolean
   readonly extendedAccess: boolean
+  /** Second-stage dirty flags (ECAP.SSADS). */
+  readonly dirtyTracking: boolean
   readonly pageRequests: boolean
   /** Wait descriptors may drain page requests. */
   readonly drainPages: boolean
@@ -64,6 +66,7 @@ export function readCapabilities(registers: UnitRegisters): Capabilities {
     pasidBits,
     supervisor: ecap.SRS,
     extendedAccess: ecap.EAFS,
+    dirtyTracking: ecap.SSADS,
     pageRequests: ecap.PRS,
     drainPages: ecap.PDS,
     deviceTlb: ecap.DT,

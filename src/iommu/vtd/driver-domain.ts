@@ -4,49 +4,65 @@
  * Next: ../stage-tables.ts (the tables), driver-bind.ts (guest tables on top).
  */
 import { ErrnoError } from '../../base/errno.js'
-import type { Domain, IovaRange, NestingInfo } from '../domain.js'
+import { NO_PASID } from '../../pci/request.js'
+import type { IovaRange, NestingInfo } from '../domain.js'
 import type { IoasidSet } from '../ioasid-set.js'
 import type { StageTables } from '../stage-tables.js'
 import type { CacheInvalidate, GpasidBind } from '../uapi.js'
+import type { DirtyPages, PagingTable, VtdStage1 } from '../user-tables.js'
+import type { VtdTable } from './driver-attach.js'
+import { Attached } from './driver-attached.js'
 import type { VtdBindings } from './driver-bind.js'
 import type { VtdDevice } from './driver-device.js'
 import { type VtdInvalidator, WHOLE_ORDER } from './driver-invalidate.js'
+import { type NestedUnit, VtdNested } from './driver-nested.js'
+import { VTD_DIRTY } from './driver-second-stage.js'
+import { PASID_ENTRY, PGTT } from './tables.js'
 
 /** Interrupt messages: never translated on x86. */
 const MESSAGE_PAGES: IovaRange = { startPage: 0xf_ee00, endPage: 0xf_eeff }
 
 /** What a domain needs of its unit. */
-export interface DomainUnit {
-  readonly invalidator: VtdInvalidator
+export interface DomainUnit extends NestedUnit {
   readonly bindings: VtdBindings
   readonly hostSet: IoasidSet
-  readonly coherent: boolean
   readonly nesting: NestingInfo | undefined
-  attach(domain: VtdDomain, bdf: number): VtdDevice
-  detach(device: VtdDevice): void
-  release(domain: VtdDomain): void
+  allocDomainId(): number
 }
 
 /** One domain of one unit. */
-export class VtdDomain implements Domain {
+export class VtdDomain implements PagingTable, VtdTable {
   readonly nesting: boolean
   /** DID of its entries. */
   readonly id: number
   /** Bindings of guest tables on this domain. */
   bound = 0
+  readonly nested = false
+  takesFaults = false
+  /** Users' first-stage tables over it. */
+  readonly children = new Set<VtdNested>()
+  readonly tracksDirty: boolean
+  /** SSADE of entries that lead here: dirty tracking is on. */
+  keepsDirty = false
   readonly #unit: DomainUnit
   readonly #table: StageTables
-  readonly #devices = new Map<number, VtdDevice>()
-  #ats = 0
+  readonly #attached = new Attached()
   #set: IoasidSet | undefined
   // Pages unmapped since the last flush, as one range; first > last when there are none.
   #first = Number.POSITIVE_INFINITY
   #last = -1
 
-  constructor(unit: DomainUnit, id: number, nesting: boolean, table: StageTables) {
+  constructor(
+    unit: DomainUnit,
+    id: number,
+    nesting: boolean,
+    tracksDirty: boolean,
+    table: StageTables,
+  ) {
     this.#unit = unit
     this.id = id
     this.nesting = nesting
+    this.tracksDirty = tracksDirty
     this.#table = table
   }
 
@@ -86,18 +102,39 @@ export class VtdDomain implements Domain {
     return [MESSAGE_PAGES]
   }
 
-  attach(bdf: number): void {
-    const device = this.#unit.attach(this, bdf)
-    this.#devices.set(bdf, device)
-    if (device.atsOn) this.#ats++
+  attach(bdf: number, pasid = NO_PASID): void {
+    this.#unit.attachments.attach(this, bdf, pasid)
   }
 
-  detach(bdf: number): void {
-    const device = this.#devices.get(bdf)
-    if (device === undefined) return
-    if (device.atsOn) this.#ats--
-    this.#unit.detach(device)
-    this.#devices.delete(bdf)
+  replace(bdf: number, pasid = NO_PASID): void {
+    this.#unit.attachments.replace(this, bdf, pasid)
+  }
+
+  detach(bdf: number, pasid = NO_PASID): void {
+    this.#unit.attachments.detach(this, bdf, pasid)
+  }
+
+  joined(device: VtdDevice, pasid: number): void {
+    this.#attached.add(device, pasid)
+    if (pasid === NO_PASID) device.domain = this
+  }
+
+  left(device: VtdDevice, pasid: number): void {
+    this.#attached.remove(device, pasid)
+    if (pasid === NO_PASID) device.domain = undefined
+  }
+
+  entry() {
+    return PASID_ENTRY.create({
+      PWSNP: this.#unit.walkSnoop,
+      PGSNP: this.#unit.coherent,
+      DID: this.id,
+      SSPTPTR: this.root,
+      SSADE: this.keepsDirty,
+      AW: this.aw,
+      PGTT: PGTT.SECOND_STAGE,
+      P: true,
+    })
   }
 
   map(iovaPage: number, hpaPage: number, pages: number, prot: number): void {
@@ -121,7 +158,7 @@ export class VtdDomain implements Domain {
     const whole = this.bound > 0 || order > inv.largestMask
     if (whole) inv.iotlbDomain(this.id)
     else inv.iotlbPages(this.id, this.#first, order, !this.#table.tablesChanged)
-    if (this.#ats > 0) this.#flushDevices(inv, order)
+    this.#forget(inv, this.#first, order)
     inv.complete()
     this.#first = Number.POSITIVE_INFINITY
     this.#last = -1
@@ -160,21 +197,46 @@ export class VtdDomain implements Domain {
     this.#unit.bindings.invalidate(this, bdf, info)
   }
 
+  nest(stage1: VtdStage1): VtdNested {
+    const child = new VtdNested(this.#unit, this.#unit.allocDomainId(), this, stage1)
+    this.children.add(child)
+    return child
+  }
+
+  setDirtyTracking(on: boolean): void {
+    if (on === this.keepsDirty) return
+    this.keepsDirty = on
+    const { attachments } = this.#unit
+    for (const { device, pasid } of this.#attached) attachments.rewrite(this, device, pasid)
+    for (const child of this.children) child.rewrite()
+  }
+
+  readDirty(iovaPage: number, pages: number, keep: boolean, dirty: DirtyPages): void {
+    const found = this.#table.dirty(iovaPage, pages, VTD_DIRTY, keep, dirty)
+    if (keep || !found) return
+    const inv = this.#unit.invalidator
+    inv.iotlbDomain(this.id)
+    this.#forget(inv, 0, WHOLE_ORDER)
+    inv.complete()
+  }
+
   free(): void {
-    if (this.#devices.size > 0) throw new Error(`domain ${this.id} has devices attached`)
+    if (this.#attached.size > 0) throw new Error(`domain ${this.id} has devices attached`)
+    if (this.children.size > 0) throw new Error(`domain ${this.id} has tables over it`)
     this.flush()
     if (this.nesting) this.setIoasidSet(undefined)
     this.#table.free()
-    this.#unit.release(this)
+    this.#unit.freeDomainId(this.id)
   }
 
-  #flushDevices(inv: VtdInvalidator, order: number): void {
-    inv.fence()
-    for (const device of this.#devices.values()) {
-      if (!device.atsOn) continue
-      inv.deviceTlbPages(device, this.#first, order)
-      for (const pasid of device.bound.keys()) inv.pasidDeviceTlb(device, pasid, 0n, WHOLE_ORDER)
-    }
+  /** Drops pages from device caches, and everything of what is nested over this domain. */
+  #forget(inv: VtdInvalidator, first: number, order: number): void {
+    for (const child of this.children) child.forget(inv)
+    if (!this.#attached.caches) return
+    this.#attached.forgetRange(inv, first, order)
+    for (const { device, pasid } of this.#attached)
+      if (pasid === NO_PASID && device.atsOn)
+        for (const bound of device.bound.keys()) inv.pasidDeviceTlb(device, bound, 0n, WHOLE_ORDER)
   }
 }
 

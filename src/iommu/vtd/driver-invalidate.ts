@@ -138,6 +138,30 @@ export class VtdInvalidator {
     this.#queue.complete(this.#drainPages && device.priOn)
   }
 
+  /**
+   * The entry of requests without PASID (`pasid` 0), or of a PASID, was rewritten or taken away. Ends with a wait
+   * that also drains the device's page requests.
+   */
+  entryGone(
+    device: VtdDevice,
+    did: number,
+    pasid: number,
+    withPasid: boolean,
+    nested: boolean,
+  ): void {
+    this.#pasidCache.DID = did
+    this.#pasidCache.PASID = pasid
+    this.#queue.submit(this.#pasidCache)
+    if (nested) this.pasidIotlb(did, pasid, 0n, WHOLE_ORDER, false)
+    else this.iotlbDomain(did)
+    if (device.atsOn) {
+      this.#queue.fence()
+      if (withPasid) this.pasidDeviceTlb(device, pasid, 0n, WHOLE_ORDER)
+      else this.deviceTlbPages(device, 0, WHOLE_ORDER)
+    }
+    this.#queue.complete(this.#drainPages && device.priOn)
+  }
+
   /** A device's context entry was taken away, and with it the entry for requests without PASID. */
   deviceGone(device: VtdDevice, did: number): void {
     this.#context.SID = device.bdf

@@ -7,6 +7,9 @@ import { type EntryFormat, type StageShape, StageTables } from '../stage-tables.
 /** PS: the entry maps a page although it is above the last level. */
 const LARGE = 1 << 7
 
+/** D of an entry that maps a page, kept under SSADE. */
+export const VTD_DIRTY = 1 << 9
+
 /** R and W of an entry are bits 0 and 1; it is present when it has one of them. */
 const SECOND_STAGE: EntryFormat = {
   present: 3,

@@ -12,10 +12,11 @@ import type { AddressSpace } from '../../mem/address-space.js'
 import type { FrameAllocator } from '../../mem/frames.js'
 import { HOST_RANGES } from '../../pci/fabric.js'
 import type { HostInterrupts, HostVector } from '../../pci/host-interrupts.js'
-import type { DeviceVector, Domain, FaultSink, IommuDriver, NestingInfo } from '../domain.js'
+import { NO_PASID } from '../../pci/request.js'
+import type { DeviceVector, FaultSink, IommuDriver, NestingInfo } from '../domain.js'
 import type { IoasidAllocator } from '../ioasid.js'
 import type { IoasidSet } from '../ioasid-set.js'
-import { type FoundFunction, PciConfig } from '../pci-config.js'
+import { PciConfig } from '../pci-config.js'
 import { pasidBits } from '../pci-services.js'
 import {
   IOMMU_FAULT_PAGE_REQUEST_PASID_VALID,
@@ -24,10 +25,12 @@ import {
   IOMMU_PAGE_RESP_SUCCESS,
   type IommuFault,
 } from '../uapi.js'
+import type { UserTables } from '../user-tables.js'
 import { DESCRIPTOR, PAGE_GROUP_RESPONSE_DESCRIPTOR } from './descriptors.js'
+import { type AttachUnit, VtdAttachments } from './driver-attach.js'
 import { type BindUnit, VtdBindings } from './driver-bind.js'
 import { type Capabilities, readCapabilities } from './driver-capabilities.js'
-import { VtdDevice } from './driver-device.js'
+import type { VtdDevice } from './driver-device.js'
 import { type DomainUnit, VtdDomain } from './driver-domain.js'
 import { EVENT_CONTROL, FaultDrain, PageRequestDrain } from './driver-faults.js'
 import { InterruptTable } from './driver-interrupts.js'
@@ -35,9 +38,9 @@ import { VtdInvalidator } from './driver-invalidate.js'
 import { InvalidationQueue } from './driver-queue.js'
 import { UnitRegisters } from './driver-registers.js'
 import { secondStage } from './driver-second-stage.js'
-import { ContextTables, PasidTable } from './driver-tables.js'
+import { ContextTables } from './driver-tables.js'
+import { type UserUnit, VtdUserTables } from './driver-user.js'
 import { TTM } from './registers.js'
-import { PASID_ENTRY, PGTT, SM_CONTEXT_ENTRY } from './tables.js'
 
 /** What the driver did, for the trace. */
 export interface VtdDriverEvent {
@@ -67,8 +70,6 @@ export interface VtdDriverOptions {
 }
 
 const GCMD = { TE: 31, SRTP: 30, QIE: 26, IRE: 25, SIRTP: 24 } as const
-/** The PASID entry that requests without PASID use. */
-const RID_PASID = 0
 const RESPONSE_CODES: Readonly<Record<number, number>> = {
   [IOMMU_PAGE_RESP_SUCCESS]: 0,
   [IOMMU_PAGE_RESP_INVALID]: 1,
@@ -76,15 +77,16 @@ const RESPONSE_CODES: Readonly<Record<number, number>> = {
 }
 
 /** The driver of one unit. */
-export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
+export class VtdDriver implements IommuDriver, DomainUnit, BindUnit, AttachUnit, UserUnit {
   readonly name = 'intel-iommu'
   readonly ioasid: IoasidAllocator
   readonly bindings: VtdBindings
+  readonly attachments: VtdAttachments
+  readonly userTables: UserTables
   readonly #options: VtdDriverOptions
   readonly #config: PciConfig
   readonly #registers: UnitRegisters
   readonly #point: TracePoint<VtdDriverEvent>
-  readonly #devices = new Map<number, VtdDevice>()
   readonly #response = PAGE_GROUP_RESPONSE_DESCRIPTOR.create({
     TYPE: DESCRIPTOR.PAGE_GROUP_RESPONSE,
   })
@@ -99,7 +101,6 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
   #domainIds: IdAllocator | undefined
   #sink: FaultSink | undefined
   #covers: (bdf: number) => boolean = () => true
-  #functions: readonly FoundFunction[] = []
 
   constructor(options: VtdDriverOptions) {
     this.#options = options
@@ -108,6 +109,8 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
     this.#registers = new UnitRegisters(options.memory, options.registerBase, options.clock)
     this.#point = options.trace.point('vtd.driver')
     this.bindings = new VtdBindings(this)
+    this.attachments = new VtdAttachments(this, this.#config, options.frames)
+    this.userTables = new VtdUserTables(this, this.#config, this.#registers)
   }
 
   /**
@@ -154,7 +157,7 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
 
   /** Turns the unit off and gives memory and interrupts back. No domain may be left. */
   remove(): void {
-    if (this.#devices.size > 0) throw new Error('VT-d driver: devices are attached')
+    if (this.attachments.devices.size > 0) throw new Error('VT-d driver: devices are attached')
     this.#registers.command(GCMD.TE, false)
     this.#table?.free()
     this.#registers.command(GCMD.IRE, false)
@@ -180,7 +183,7 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
 
   get bindingCount(): number {
     let n = 0
-    for (const device of this.#devices.values()) n += device.bound.size
+    for (const device of this.attachments.devices.values()) n += device.bound.size
     return n
   }
 
@@ -196,21 +199,26 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
     return this.#invalidator
   }
 
-  get #c(): Capabilities {
+  get contexts(): ContextTables {
+    if (this.#contexts === undefined) throw new Error('VT-d driver: not probed')
+    return this.#contexts
+  }
+
+  get capabilities(): Capabilities {
     if (this.#caps === undefined) throw new Error('VT-d driver: not probed')
     return this.#caps
   }
 
   get nesting(): NestingInfo | undefined {
-    return this.#c.nesting
+    return this.capabilities.nesting
   }
 
   get canNest(): boolean {
-    return this.#c.nesting !== undefined
+    return this.capabilities.nesting !== undefined
   }
 
   get coherent(): boolean {
-    return this.#c.snoop
+    return this.capabilities.snoop
   }
 
   get hostSet(): IoasidSet {
@@ -218,130 +226,106 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
   }
 
   get walkSnoop(): boolean {
-    return this.#c.walkSnoop
+    return this.capabilities.walkSnoop
   }
 
   get fiveLevel(): boolean {
-    return this.#c.fiveLevel
+    return this.capabilities.fiveLevel
   }
 
   get supervisor(): boolean {
-    return this.#c.supervisor
+    return this.capabilities.supervisor
   }
 
   get extendedAccess(): boolean {
-    return this.#c.extendedAccess
+    return this.capabilities.extendedAccess
   }
 
   // ---- domains and devices ----
 
-  domainAlloc({ nesting }: { readonly nesting: boolean }): Domain {
-    const { shape, nesting: info } = this.#c
+  domainAlloc({
+    nesting,
+    tracksDirty = false,
+  }: {
+    readonly nesting: boolean
+    readonly tracksDirty?: boolean
+  }): VtdDomain {
+    const { shape, nesting: info } = this.capabilities
     if (shape === undefined) throw new ErrnoError('ENODEV', 'the unit has no second stage')
     if (nesting && info === undefined) throw new ErrnoError('ENODEV', 'the unit does not nest')
-    const id = this.#domainIds!.alloc()
-    if (id < 0) throw new ErrnoError('ENOSPC', 'every domain id of the unit is taken')
+    const id = this.allocDomainId()
     try {
-      return new VtdDomain(this, id, nesting, secondStage(this.#options.frames, shape))
+      return new VtdDomain(this, id, nesting, tracksDirty, secondStage(this.#options.frames, shape))
     } catch (error) {
-      this.#domainIds!.free(id)
+      this.freeDomainId(id)
       throw error
     }
   }
 
-  release(domain: VtdDomain): void {
-    this.#domainIds!.free(domain.id)
+  /** A domain id; ENOSPC. */
+  allocDomainId(): number {
+    const id = this.#domainIds!.alloc()
+    if (id < 0) throw new ErrnoError('ENOSPC', 'every domain id of the unit is taken')
+    return id
+  }
+
+  freeDomainId(id: number): void {
+    this.#domainIds!.free(id)
   }
 
   device(bdf: number): VtdDevice | undefined {
-    return this.#devices.get(bdf)
+    return this.attachments.devices.get(bdf)
   }
 
   isPci(bdf: number): boolean {
-    return this.#devices.has(bdf) || this.#config.present(bdf)
+    return this.attachments.devices.has(bdf) || this.#config.present(bdf)
   }
 
   pasidBits(bdf: number): number {
-    return this.#devices.get(bdf)?.pasidBits ?? pasidBits(this.#config, bdf)
-  }
-
-  attach(domain: VtdDomain, bdf: number): VtdDevice {
-    const { frames } = this.#options
-    if (!this.#covers(bdf) || !this.#config.present(bdf))
-      throw new ErrnoError('ENODEV', 'no PCI function of this unit')
-    if (this.#devices.has(bdf)) throw new ErrnoError('EBUSY', 'the device has a domain')
-    const caps = this.#c
-    const bits = caps.pasid ? Math.min(pasidBits(this.#config, bdf), caps.pasidBits) : 0
-    const table = new PasidTable(frames, bits)
-    const device = new VtdDevice(this.#config, bdf, domain, table)
-    try {
-      const entry = PASID_ENTRY.create({
-        PWSNP: caps.walkSnoop,
-        PGSNP: caps.snoop,
-        DID: domain.id,
-        SSPTPTR: domain.root,
-        AW: domain.aw,
-        PGTT: PGTT.SECOND_STAGE,
-        P: true,
-      })
-      table.set(table.make(RID_PASID), entry)
-      device.enable(caps, this.#place(bdf))
-      this.#contexts!.set(bdf, this.#contextEntry(device))
-    } catch (error) {
-      device.disable()
-      table.free()
-      throw error
-    }
-    this.#devices.set(bdf, device)
-    this.trace('attach', bdf, 0)
-    return device
-  }
-
-  detach(device: VtdDevice): void {
-    const { bdf } = device
-    this.bindings.unbindAll(device)
-    this.#contexts!.clear(bdf)
-    this.invalidator.deviceGone(device, device.domain.id)
-    this.#pages?.drain()
-    this.#sink?.cancelPageRequests(bdf)
-    device.disable()
-    this.#devices.delete(bdf)
-    this.#contexts!.trim()
-    device.pasids.free()
-    this.trace('detach', bdf, 0)
+    return this.attachments.devices.get(bdf)?.pasidBits ?? pasidBits(this.#config, bdf)
   }
 
   restore(bdf: number): void {
-    this.#devices.get(bdf)?.enable(this.#c, this.#place(bdf))
+    this.attachments.restore(bdf)
   }
 
   // ---- page requests ----
 
   respond(bdf: number, request: IommuFault, code: number): void {
     const { flags, pasid } = request.event.prm
-    const bound =
-      (flags & IOMMU_FAULT_PAGE_REQUEST_PASID_VALID) !== 0 &&
-      this.#devices.get(bdf)?.bound.has(pasid)
-    if (!bound)
+    const withPasid = (flags & IOMMU_FAULT_PAGE_REQUEST_PASID_VALID) !== 0
+    if (!this.attachments.has(bdf, withPasid ? pasid : NO_PASID))
       throw new ErrnoError('ENODEV', 'page response: the PASID is not bound on the device')
     this.#answer(bdf, request, code)
   }
 
   drainPageRequests(device: VtdDevice, pasid: number): void {
     if (!device.priOn) return
+    this.takePageRequests()
+    this.cancelPageRequests(device.bdf, pasid)
+  }
+
+  takePageRequests(): void {
     this.#pages?.drain()
-    this.#sink?.cancelPageRequests(device.bdf, pasid)
+  }
+
+  cancelPageRequests(bdf: number, pasid?: number): void {
+    this.#sink?.cancelPageRequests(bdf, pasid)
+  }
+
+  covers(bdf: number): boolean {
+    return this.#covers(bdf)
   }
 
   trace(what: VtdDriverEvent['what'], bdf: number, pasid: number): void {
     if (this.#point.on) this.#point.emit({ what, bdf, pasid })
   }
 
-  /** Offers a request of a bound PASID; what has no binding is nobody's. */
+  /** Offers a request of what is on a table that takes them, or bound; otherwise it is nobody's. */
   #offer(bdf: number, fault: IommuFault): boolean {
     const { flags, pasid } = fault.event.prm
     const withPasid = (flags & IOMMU_FAULT_PAGE_REQUEST_PASID_VALID) !== 0
-    if (!withPasid || !this.#devices.get(bdf)?.bound.has(pasid)) return false
+    if (!this.attachments.wantsFaults(bdf, withPasid ? pasid : NO_PASID)) return false
     return this.#sink?.pageRequest(bdf, fault) ?? false
   }
 
@@ -358,27 +342,6 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit {
   }
 
   // ---- inside ----
-
-  #contextEntry(device: VtdDevice) {
-    return SM_CONTEXT_ENTRY.create({
-      PASIDDIRPTR: device.pasids.directory,
-      PDTS: device.pasids.pdts,
-      RID_PASID,
-      PRE: device.priOn,
-      PASIDE: device.pasidOn,
-      DTE: device.atsOn,
-      P: true,
-    })
-  }
-
-  #place(bdf: number): FoundFunction | undefined {
-    let found = this.#functions.find(f => f.bdf === bdf)
-    if (found === undefined) {
-      this.#functions = this.#config.scan()
-      found = this.#functions.find(f => f.bdf === bdf)
-    }
-    return found
-  }
 
   /** Points an event at a host vector and unmasks it. */
   #event(control: number, handler: () => void): void {
