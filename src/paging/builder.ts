@@ -3,7 +3,7 @@
  * pages, so that 64-bit ones are exact. Tables come from the caller and go back to it.
  * Reading them is the walkers' business: walker.ts.
  */
-import { hex } from '../base/addr.js'
+import { hex, highHalf } from '../base/addr.js'
 import { ErrnoError } from '../base/errno.js'
 import { maskOf, type PageTableFormat } from './format.js'
 import type { EntryInto } from './walk.js'
@@ -81,9 +81,9 @@ export class TableBuilder implements EntryInto {
     this.#blockLo = Int32Array.from(blocks, low)
     this.#blockHi = Int32Array.from(blocks, high)
     this.#tableLo = low(table)
-    this.#tableHi = high(table)
+    this.#tableHi = highHalf(table)
     this.#addressLo = low(maskOf(format.address))
-    this.#addressHi = high(maskOf(format.address))
+    this.#addressHi = highHalf(maskOf(format.address))
     this.#markMask = 1 << block.bit
     this.#blockMark = block.value << block.bit
   }
@@ -273,4 +273,3 @@ export class TableBuilder implements EntryInto {
 }
 
 const low = (v: bigint): number => Number(BigInt.asIntN(32, v))
-const high = (v: bigint): number => Number(BigInt.asIntN(32, v >> 32n))

@@ -2,6 +2,7 @@
  * A format turned into masks and shifts, once, so that every format walks through the same few
  * instructions. Nothing here runs during a walk. Who uses it: walker.ts, builder.ts.
  */
+import { highHalf } from '../base/addr.js'
 import { type BitRange, type LevelFormat, maskOf, masksOf, type PageTableFormat } from './format.js'
 import { ACCESS_WP, FAILURE, type FailureCode, PERM_GLOBAL, PERM_READ } from './walk.js'
 
@@ -85,7 +86,6 @@ export interface Compiled {
 }
 
 const low = (v: bigint): number => Number(BigInt.asIntN(32, v))
-const high = (v: bigint): number => Number(BigInt.asIntN(32, v >> 32n))
 const one = (bit: number | undefined): number => (bit === undefined ? 0 : 1 << bit)
 const width = ([hi, lo]: BitRange): number => hi - lo + 1
 
@@ -156,7 +156,7 @@ export function compile(format: PageTableFormat): Compiled {
     rootMask: -Math.max(64, 8 << width(levels[0]!.index)),
     align: 63 - top,
     aboveLo: low(above),
-    aboveHi: high(above),
+    aboveHi: highHalf(above),
     aboveOnes: input.above === 'ones' ? -1 : 0,
     signShift: signed ? 64 - input.bits : -1,
     aboveFailure: signed ? FAILURE.nonCanonical : FAILURE.addressSize,
@@ -168,13 +168,13 @@ export function compile(format: PageTableFormat): Compiled {
       top > 32,
     tableWant: 1 | ((1 - format.block.value) << format.block.bit) | (everyReads ? reads : 0),
     tableMaskLo: low(anyTable) | (1 << format.block.bit) | 1 | (everyReads ? reads : 0),
-    tableMaskHi: high(anyTable),
+    tableMaskHi: highHalf(anyTable),
     pageWant: 1 | (lastRow[LEAF_VALUE] ?? 0),
     pageMaskLo: 1 | (lastRow[LEAF_MASK] ?? 0) | (lastRow[LEAF_RESERVED_LO] ?? 0),
     pageMaskHi: lastRow[LEAF_RESERVED_HI] ?? 0,
     leafReads: 1 | reads,
     tableLo: low(address),
-    tableHi: high(address),
+    tableHi: highHalf(address),
     withoutNxe: format.executeDisable === true ? 1 << 31 : 0,
     contiguousHi: format.contiguousBit === undefined ? 0 : 1 << (format.contiguousBit - 32),
     leafOnly: permissions.lowFrom === 'leaf' ? -1 : 0,
@@ -207,13 +207,13 @@ function row(format: PageTableFormat, level: LevelFormat, last: boolean): Int32A
   r[LEAF_MASK] = mark === undefined ? 0 : 1 << mark.bit
   r[LEAF_VALUE] = mark === undefined ? 0 : mark.value << mark.bit
   r[TABLE_RESERVED_LO] = low(table)
-  r[TABLE_RESERVED_HI] = high(table)
+  r[TABLE_RESERVED_HI] = highHalf(table)
   r[LEAF_RESERVED_LO] = low(leaf)
-  r[LEAF_RESERVED_HI] = high(leaf)
+  r[LEAF_RESERVED_HI] = highHalf(leaf)
   r[LEAF_ADDRESS_LO] = low(address)
-  r[LEAF_ADDRESS_HI] = high(address)
+  r[LEAF_ADDRESS_HI] = highHalf(address)
   r[OFFSET_LO] = low(below)
-  r[OFFSET_HI] = high(below)
+  r[OFFSET_HI] = highHalf(below)
   r[PAGE_BITS] = level.index[1]
   r[CONTIGUOUS_BITS] = level.contiguous ?? level.index[1]
   return r

@@ -2,7 +2,7 @@
  * A walk as lines a person can read: each entry with its address, raw value and flags, and what came of
  * it. Walks again, without setting flags, so that it tells what the tables say now.
  */
-import { hex, join } from '../base/addr.js'
+import { hex, highHalf, join } from '../base/addr.js'
 import { addressOf, TableWalk } from './engine.js'
 import type { PageTableFormat } from './format.js'
 import {
@@ -85,7 +85,7 @@ class Explanation {
   walk(stage: TableWalk, input: bigint, access: number, indent: string): string[] {
     const { format } = stage.compiled
     const lines = [`${indent}${format.name}: ${hex(input)}, ${accessWords(access)}`]
-    const hi = Number(BigInt.asIntN(32, input >> 32n))
+    const hi = highHalf(input)
     const lo = Number(BigInt.asIntN(32, input))
     const failure = stage.translate(hi, lo, access | ACCESS_PROBE)
     const { depth, inner, innerFailed } = stage
