@@ -209,7 +209,8 @@ export class Entries {
     if (
       (a.entryLo & 0xff0) !== 0 ||
       (b.entryLo & (0xff00_0080 | (this.#noDomain << 8))) !== 0 ||
-      b.entryHi !== 0
+      b.entryHi !== 0 ||
+      this.#wide(a)
     )
       return this.#failAt('contextEntryReserved', 'context', at, a)
     const tt = (a.entryLo >>> 2) & 3
@@ -221,7 +222,6 @@ export class Entries {
       (tt === TT.PASS_THROUGH && config.passThrough)
     if (!supported || !this.#secondStageWidth(aw))
       return this.#failAt('contextEntryInvalid', 'context', at, a)
-    if (this.#wide(a)) return this.#failAt('contextEntryReserved', 'context', at, a)
     const context = new Context()
     context.did = (b.entryLo >>> 8) & 0xffff
     context.suppress = this.suppress

@@ -134,7 +134,6 @@ export class Walkers {
       megabytePages: c.secondStageLargePages.includes(21),
       gigabytePages: c.secondStageLargePages.includes(30),
       snoopControl: c.snoopControl,
-      transientMapping: c.deviceTlb,
       execute: b.secondExecute,
     })
   }
