@@ -14,6 +14,7 @@ const HELP = `npm run diff:qemu -- --arch vt-d|smmuv3 [OPTIONS]
   --seed S        seed of the first draw (default 1); a case is named SEED/INDEX
   --from N        index of the first case (default 0): --from N --count 1 runs one case again
   --record FILE   also write the cases, with what QEMU answered, as lines of JSON
+  --only TEXT     only cases whose unit's name contains TEXT; the others are drawn and passed over
   --show N        differences to print in full (default 5)
   --help          this text
 QEMU is found by QEMU, QEMU_WRAP and QT_TMP in the environment, or on PATH.
@@ -29,6 +30,7 @@ interface Options {
   readonly from: number
   readonly record: string | undefined
   readonly show: number
+  readonly only: string
 }
 
 function readOptions(): Options | undefined {
@@ -40,6 +42,7 @@ function readOptions(): Options | undefined {
       from: { type: 'string', default: '0' },
       record: { type: 'string' },
       show: { type: 'string', default: '5' },
+      only: { type: 'string', default: '' },
       help: { type: 'boolean', default: false },
     },
   })
@@ -48,7 +51,15 @@ function readOptions(): Options | undefined {
     Number,
   )
   if (values.help || !arch || ![count, seed, from, show].every(Number.isInteger)) return undefined
-  return { arch, count: count!, seed: seed!, from: from!, record: values.record, show: show! }
+  return {
+    arch,
+    count: count!,
+    seed: seed!,
+    from: from!,
+    record: values.record,
+    show: show!,
+    only: values.only,
+  }
 }
 
 function count(map: Map<string, number>, name: string): void {
@@ -87,8 +98,9 @@ class Run {
   }
 
   async #one(index: number): Promise<void> {
-    const { arch, seed } = this.#options
+    const { arch, seed, only } = this.#options
     const c = arch.draw(new Draw(seed, index), `${seed}/${index}`)
+    if (!c.unit.includes(only)) return
     const ours = arch.answer(c)
     const subject = await this.#subject(c)
     const hints = ours.outcome.dma.flatMap(d => d.landed.filter(at => at !== null))

@@ -51,8 +51,11 @@ export function kindOf(d: Difference): string {
       : landed.includes(null)
         ? 'refused'
         : 'landed'
-    const { reason, type } = faults[0] ?? {}
-    return [end, ...(faults.length ? [hex(reason ?? type ?? 0)] : [])].join(' ')
+    const { reason, type, queueError } = faults[0] ?? {}
+    return [
+      end,
+      ...(faults.length ? [queueError ? 'queue error' : hex(reason ?? type ?? 0)] : []),
+    ].join(' ')
   }
   const [mine, theirs] = [text(d.ours), text(d.qemu)]
   const why = d.why[d.index]

@@ -18,7 +18,7 @@ import {
 import { PATTERN } from '../testdev.js'
 import {
   COMMAND,
-  faultRecord,
+  faultRecords,
   QUEUE,
   RAM_BYTES,
   REGISTER,
@@ -101,13 +101,7 @@ export class OurVtd {
   }
 
   #dma(unit: VtdUnit, s: Step & { op: 'dma' }): DmaOutcome {
-    const landed: (number | null)[] = []
-    let refused = false
-    for (const p of piecesOf(s.iova, s.length)) {
-      const at: number | null = refused ? null : this.#piece(unit, s, p.iova)
-      landed.push(at)
-      refused ||= at === null
-    }
+    const landed = piecesOf(s.iova, s.length).map(p => this.#piece(unit, s, p.iova))
     return { landed, faults: recordsOf(unit) }
   }
 
@@ -131,8 +125,8 @@ export class OurVtd {
 function recordsOf(unit: VtdUnit): FaultRecord[] {
   const lo = unit.read(REGISTER.FRCD, 8)
   const hi = unit.read(REGISTER.FRCD + 8, 8)
-  if (hi >> 63n === 0n) return []
+  const status = Number(unit.read(REGISTER.FSTS, 4))
   unit.write(REGISTER.FRCD + 8, 8, 1n << 63n)
   unit.write(REGISTER.FSTS, 4, 0x71n)
-  return [faultRecord(lo, hi)]
+  return faultRecords(status, lo, hi)
 }

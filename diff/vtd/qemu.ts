@@ -5,7 +5,7 @@ import { QTest } from '../qtest.js'
 import { type Devices, DmaRun } from '../testdev.js'
 import {
   COMMAND,
-  faultRecord,
+  faultRecords,
   QUEUE,
   REGISTER,
   SCRATCH,
@@ -19,6 +19,9 @@ const BASE = 0xfed9_0000
 const DEVICES: Devices = { testdev: 0xe000_0000, upper: 0xe010_0000, edu: 0xe020_0000 }
 const SLOTS: Readonly<Record<keyof Devices, number>> = { testdev: 0x05, upper: 0x15, edu: 0x06 }
 const QUEUE_BYTES = 4096
+
+/** A wait descriptor that writes its status: a queue that did not end in one cannot be switched off. */
+const WAIT = [0x25n, BigInt(SCRATCH + 0x800)] as const
 
 /** Global invalidations of everything that is cached. */
 const FLUSH_LEGACY: readonly (readonly [bigint, bigint])[] = [
@@ -121,6 +124,7 @@ export class QemuVtd implements Subject {
   /** The queue's bit of GCMD_REG; switches it off where a case invalidates by registers. */
   #queue(c: Case): number {
     if (c.setup['QIE']) return COMMAND.QIE
+    this.#submit(WAIT)
     this.#command(0)
     return 0
   }
@@ -160,7 +164,6 @@ export class QemuVtd implements Subject {
     const status = q.read(BASE + REGISTER.FSTS, 4)
     this.#clearFaults()
     const record = await hi
-    if (((await status) & 0x10n) !== 0n) throw new Error('QEMU refused an invalidation descriptor')
-    return record >> 63n ? [faultRecord(await lo, record)] : []
+    return faultRecords(Number(await status), await lo, record)
   }
 }

@@ -1,6 +1,8 @@
 // The VT-d units that are compared: how QEMU is told to build one, and our configuration of the same. QEMU's
 // units have one fault record, no nesting, no RID_PASID (ECAP.RPS) and nobody to send requests with PASID.
+
 import type { VtdConfig } from '../../src/iommu/vtd/config.js'
+import type { FaultRecord } from '../case.js'
 
 export interface Unit {
   /** Options of `-device intel-iommu`. */
@@ -115,8 +117,17 @@ export const COMMAND = { TE: 2 ** 31, SRTP: 2 ** 30, QIE: 2 ** 26 } as const
 /** Bits of IQA_REG: descriptors of 256 bits, which scalable mode needs. */
 export const wideQueue = (unit: Unit): boolean => unit.mode !== 'legacy'
 
-/** A fault recording register as the fields that are compared. */
-export function faultRecord(lo: bigint, hi: bigint): Readonly<Record<string, number | bigint>> {
+/** FSTS_REG.IQE: a descriptor was refused. */
+const IQE = 0x10
+
+/** The fault recording register, and an error of the invalidation queue, as the fields that are compared. */
+export function faultRecords(status: number, lo: bigint, hi: bigint): FaultRecord[] {
+  const records: FaultRecord[] = hi >> 63n ? [faultRecord(lo, hi)] : []
+  if (status & IQE) records.push({ queueError: 1 })
+  return records
+}
+
+function faultRecord(lo: bigint, hi: bigint): FaultRecord {
   const bits = (from: number, width: number) =>
     Number((hi >> BigInt(from)) & ((1n << BigInt(width)) - 1n))
   return {
