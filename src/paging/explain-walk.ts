@@ -1,24 +1,19 @@
 /**
  * A walk as lines a person can read: each entry with its address, raw value and flags, and what came of
- * it. Walks again, without setting flags, so that it tells what the tables say now.
+ * it. The walk itself, as data: walk-steps.ts.
  */
-import { hex, highHalf, join } from '../base/addr.js'
-import { addressOf, TableWalk } from './engine.js'
+import { hex } from '../base/addr.js'
 import type { PageTableFormat } from './format.js'
 import {
   ACCESS_EXECUTE,
-  ACCESS_FLAGS2,
-  ACCESS_PROBE,
   ACCESS_READ,
   ACCESS_USER,
   ACCESS_WRITE,
   type EntrySource,
-  FAILURE,
-  type FailureCode,
   type FailureName,
-  failureName,
   PERM_GLOBAL,
 } from './walk.js'
+import { nestedWalkSteps, type StageWalk, type WalkStep, walkSteps } from './walk-steps.js'
 
 // biome-ignore format: table
 const MEANING: Record<FailureName, string> = {
@@ -47,9 +42,7 @@ export function explainWalk(
   input: bigint,
   access: number = ACCESS_READ,
 ): string[] {
-  const stage = new TableWalk(format, source)
-  stage.setRoot(root)
-  return new Explanation(source).walk(stage, input, access, '')
+  return stageLines(walkSteps(format, source, root, input, access))
 }
 
 /** The lines of a nested walk; what the second stage does for a first-stage entry is indented under it. */
@@ -62,73 +55,36 @@ export function explainNestedWalk(
   input: bigint,
   access: number = ACCESS_READ,
 ): string[] {
-  const inner = new TableWalk(second, source)
-  const stage = new TableWalk(first, source, inner)
-  inner.setRoot(secondRoot)
-  stage.setRoot(firstRoot)
-  const explanation = new Explanation(source)
-  const lines = explanation.walk(stage, input, access, '')
-  if (explanation.output === undefined) return lines
-  const rest = access & (ACCESS_READ | ACCESS_WRITE | ACCESS_EXECUTE | ACCESS_FLAGS2)
-  return [...lines, ...explanation.walk(inner, explanation.output, rest, '')]
+  return nestedWalkSteps(first, second, source, firstRoot, secondRoot, input, access).flatMap(w =>
+    stageLines(w),
+  )
 }
 
-class Explanation {
-  /** Output of the last walk, when there is one. */
-  output: bigint | undefined = undefined
-  readonly #source: EntrySource
+/** What a failure means, in words. */
+export const failureMeaning = (name: FailureName): string => MEANING[name]
 
-  constructor(source: EntrySource) {
-    this.#source = source
-  }
-
-  walk(stage: TableWalk, input: bigint, access: number, indent: string): string[] {
-    const { format } = stage.compiled
-    const lines = [`${indent}${format.name}: ${hex(input)}, ${accessWords(access)}`]
-    const hi = highHalf(input)
-    const lo = Number(BigInt.asIntN(32, input))
-    const failure = stage.translate(hi, lo, access | ACCESS_PROBE)
-    const { depth, inner, innerFailed } = stage
-    const why = innerFailed ? 'that entry is out of reach' : MEANING[failureName(failure)]
-    const ends = failure === FAILURE.none ? granted(stage) : `stops: ${why}`
-    this.output = failure === FAILURE.none ? BigInt(addressOf(stage.outHi, stage.outLo)) : undefined
-    const { output } = this
-    const trail = stage.trail.slice()
-    for (let d = 0; d <= depth; d++) {
-      const at = addressOf(trail[2 * d]!, trail[2 * d + 1]!)
-      let physical: number | undefined = at
-      let below: string[] = []
-      if (inner !== undefined) {
-        const read = ACCESS_READ | (access & ACCESS_FLAGS2)
-        below = this.walk(inner, BigInt(at), read, `${indent}    `)
-        physical = this.output === undefined ? undefined : Number(this.output)
-      }
-      const unread = d === depth && (innerFailed || unreached(failure))
-      const text = unread || physical === undefined ? '' : this.#entry(stage, d, physical)
-      lines.push(`${indent}  ${format.levels[d]!.name} at ${hex(at)}${text}`, ...below)
-    }
-    this.output = output
-    return [...lines, `${indent}  ${ends}`]
-  }
-
-  #entry(stage: TableWalk, depth: number, at: number): string {
-    const { format } = stage.compiled
-    const into = { entryLo: 0, entryHi: 0 }
-    this.#source.readEntry(at, into)
-    const raw = BigInt.asUintN(64, join(into.entryHi, into.entryLo))
-    const last = depth === format.levels.length - 1
-    const mark = last ? undefined : format.block
-    const leaf = mark === undefined || Number((raw >> BigInt(mark.bit)) & 1n) === mark.value
-    const names = Object.entries(leaf ? format.bits.leaf : format.bits.table)
-    const flags = names.filter(([, bit]) => (raw & bit) !== 0n).map(([name]) => ` ${name}`)
-    return ` = ${hex(raw, 16)}${flags.join('')}`
-  }
+/** The lines of a walk that was made before. */
+export function stageLines(w: StageWalk, indent = ''): string[] {
+  return [
+    `${indent}${w.format}: ${hex(w.input)}, ${accessWords(w.access)}`,
+    ...w.steps.flatMap(step => [
+      `${indent}  ${step.name} at ${hex(step.at)}${entryText(step)}`,
+      ...(step.below ? stageLines(step.below, `${indent}    `) : []),
+    ]),
+    `${indent}  ${outcome(w)}`,
+  ]
 }
 
-const unreached = (failure: FailureCode): boolean =>
-  failure === FAILURE.unreadable || failure === FAILURE.interruptRange
+const entryText = ({ raw, flags }: WalkStep): string =>
+  raw === undefined ? '' : ` = ${[hex(raw, 16), ...flags].join(' ')}`
 
-function accessWords(access: number): string {
+function outcome(w: StageWalk): string {
+  if (w.output !== undefined) return granted(w)
+  return `stops: ${w.innerFailed ? 'that entry is out of reach' : MEANING[w.failure]}`
+}
+
+/** An access in words. */
+export function accessWords(access: number): string {
   const kinds = [
     (access & ACCESS_READ) !== 0 && 'read',
     (access & ACCESS_WRITE) !== 0 && 'write',
@@ -138,14 +94,15 @@ function accessWords(access: number): string {
   return kinds.filter(Boolean).join(' and ') + user
 }
 
-function granted({ outHi, outLo, pageBits, rights }: TableWalk): string {
-  const letters = [...'rwxrwx'].map((c, i) => ((rights & (1 << i)) !== 0 ? c : '-')).join('')
-  const global = (rights & PERM_GLOBAL) !== 0 ? ', global' : ''
+/** What a translation grants, in words. */
+export function granted({ output, pageBits, permissions }: StageWalk): string {
+  const letters = [...'rwxrwx'].map((c, i) => ((permissions & (1 << i)) !== 0 ? c : '-')).join('')
+  const global = (permissions & PERM_GLOBAL) !== 0 ? ', global' : ''
   const size =
     pageBits >= 30
       ? `${2 ** (pageBits - 30)} GiB`
       : pageBits >= 20
         ? `${2 ** (pageBits - 20)} MiB`
         : `${2 ** (pageBits - 10)} KiB`
-  return `gives ${hex(addressOf(outHi, outLo))}: ${size}, supervisor ${letters.slice(0, 3)}, user ${letters.slice(3)}${global}`
+  return `gives ${hex(output!)}: ${size}, supervisor ${letters.slice(0, 3)}, user ${letters.slice(3)}${global}`
 }
