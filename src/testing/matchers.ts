@@ -23,8 +23,12 @@ function outcomeOf(call: unknown): { value: unknown } | { refusal: ErrnoError } 
   }
 }
 
-const shown = (value: unknown): string =>
-  typeof value === 'bigint' ? `${value}n` : (JSON.stringify(value) ?? String(value))
+function shown(value: unknown): string {
+  if (typeof value === 'bigint') return `${value}n`
+  return typeof value === 'object' && value !== null
+    ? 'an object'
+    : (JSON.stringify(value) ?? 'nothing')
+}
 
 function toRefuse(call: unknown, code: ErrnoName): MatcherResult {
   const did = outcomeOf(call)
