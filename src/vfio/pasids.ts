@@ -1,6 +1,7 @@
 // A process's PASIDs (vfio_mm): one context for all nesting containers of one address space, holding the
 // ioasid set whose quota it reserved. vSVA v7 patches 4 and 7, as the review left them.
 import { ErrnoError } from '../base/errno.js'
+import type { Failures } from '../base/failures.js'
 import { INVALID_IOASID, type IoasidAllocator } from '../iommu/ioasid.js'
 import { IOASID_SET_TYPE, type IoasidSet } from '../iommu/ioasid-set.js'
 
@@ -12,12 +13,14 @@ export class PasidContext {
   readonly mm: object
   readonly set: IoasidSet
   readonly #ioasid: IoasidAllocator
+  readonly #failures: Failures
   #references = 1
 
-  constructor(mm: object, set: IoasidSet, ioasid: IoasidAllocator) {
+  constructor(mm: object, set: IoasidSet, ioasid: IoasidAllocator, failures: Failures) {
     this.mm = mm
     this.set = set
     this.#ioasid = ioasid
+    this.#failures = failures
   }
 
   get(): this {
@@ -30,10 +33,11 @@ export class PasidContext {
     return --this.#references === 0
   }
 
-  /** The lowest free PASID in [min, max]. ENOSPC when range or quota is exhausted. */
+  /** The lowest free PASID in [min, max]. ENOSPC when range or quota is exhausted, ENOMEM. */
   alloc(min: number, max: number): number {
     const id = this.#ioasid.alloc(this.set, min, max)
     if (id === INVALID_IOASID) throw noSpace(min, max)
+    if (this.#failures.armed) this.#record(id)
     return id
   }
 
@@ -47,6 +51,16 @@ export class PasidContext {
   forEach(visit: (pasid: number) => void): void {
     this.#ioasid.forEach(this.set, visit)
   }
+
+  /** Entering the id into the process's list: without memory for that it goes back to the pool. */
+  #record(id: number): void {
+    try {
+      this.#failures.step('PASID of a process')
+    } catch (error) {
+      this.#ioasid.free(this.set, id)
+      throw error
+    }
+  }
 }
 
 const noSpace = (min: number, max: number) =>
@@ -59,11 +73,13 @@ const noSpace = (min: number, max: number) =>
 export class PasidContexts {
   readonly #ioasid: IoasidAllocator
   readonly #quota: number
+  readonly #failures: Failures
   readonly #byMm = new Map<object, PasidContext>()
 
-  constructor(ioasid: IoasidAllocator, quota: number) {
+  constructor(ioasid: IoasidAllocator, quota: number, failures: Failures) {
     this.#ioasid = ioasid
     this.#quota = quota
+    this.#failures = failures
   }
 
   /** Number of contexts, for leak checks. */
@@ -71,12 +87,13 @@ export class PasidContexts {
     return this.#byMm.size
   }
 
-  /** The context of `mm`, made when there is none: EINVAL for quota 0, ENOSPC beyond the system's capacity. */
+  /** The context of `mm`, made when there is none: EINVAL for quota 0, ENOSPC beyond capacity, ENOMEM. */
   get(mm: object): PasidContext {
     const known = this.#byMm.get(mm)
     if (known) return known.get()
+    this.#failures.step('PASID context')
     const set = this.#ioasid.allocSet(IOASID_SET_TYPE.MM, mm, this.#quota)
-    const context = new PasidContext(mm, set, this.#ioasid)
+    const context = new PasidContext(mm, set, this.#ioasid, this.#failures)
     this.#byMm.set(mm, context)
     return context
   }

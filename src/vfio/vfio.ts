@@ -2,6 +2,7 @@
 // would do: bind drivers, ask for a device back, look at what is held.
 import { formatBdf } from '../base/addr.js'
 import { ErrnoError } from '../base/errno.js'
+import { Failures } from '../base/failures.js'
 import type { TraceBus } from '../base/trace.js'
 import type { IommuCore } from '../iommu/core.js'
 import type { IoasidAllocator } from '../iommu/ioasid.js'
@@ -68,6 +69,8 @@ export class Vfio {
   readonly profile: ProfileName
   readonly rules: Rules
   readonly parameters: VfioParameters
+  /** Bookkeeping of PASIDs can be made to fail here, for tests. */
+  readonly failures = new Failures()
   readonly #options: VfioOptions
   readonly #contexts: PasidContexts
   readonly #drivers = new Set<Type1>()
@@ -83,7 +86,7 @@ export class Vfio {
     this.profile = options.profile ?? 'V7R'
     this.rules = rulesOf(this.profile)
     this.parameters = { ...DEFAULTS, ...options.parameters }
-    this.#contexts = new PasidContexts(options.ioasid, this.parameters.pasidQuota)
+    this.#contexts = new PasidContexts(options.ioasid, this.parameters.pasidQuota, this.failures)
     const { rules } = this
     const type1: Type1Environment = {
       core,
