@@ -41,7 +41,7 @@ describe('BIND P while another thread frees P', () => {
     b.settle()
     expect(b.machine.ioasid.state(id)).toBe('FREE')
     expect(b.holdings()).toMatchObject({ bindings: 0, pasids: 0 })
-    expect(b.dmaRead(0x1000n, { pasid: id, device: 1 })).toFaultWith('pasidEntryNotPresent')
+    expect(b.dmaRead(0x1000n, { pasid: id })).toFaultWith('pasidEntryNotPresent')
   })
   it.each([1, 2, 3])('E157 free, and %d steps of its teardown, then bind: ENOENT', steps => {
     const { b, c, id } = bound()
@@ -114,7 +114,11 @@ describe('a step that fails', () => {
     '%s of the driver during SET_IOMMU: its errno, and nothing is held',
     method => {
       const wrapDriver = (driver: IommuDriver) =>
-        standIn(driver, domain => void (domain[method] = noMemory))
+        standIn(driver, domain => {
+          const set = domain.setIoasidSet.bind(domain)
+          if (method === 'setIoasidSet') domain.setIoasidSet = s => (s ? noMemory() : set(s))
+          else domain[method] = noMemory
+        })
       const b = bench({ wrapDriver })
       const c = b.process().container(undefined, b.functions[0]!.group)
       const before = b.holdings()
