@@ -18,19 +18,28 @@ export interface HostVector {
 const FIRST = 0x30
 const PER_DESTINATION = 0xf0 - FIRST
 
+interface Handler {
+  readonly run: () => void
+  /** The only requester that may raise it; undefined: any. */
+  readonly owner: number | undefined
+}
+
 /** Message-signalled interrupts of the host. */
 export class HostInterrupts implements MessageSink {
-  /** Messages that reached no handler. */
+  /** Messages that reached no handler, or one that is not for their sender. */
   spurious = 0
-  readonly #handlers: ((() => void) | undefined)[] = []
+  readonly #handlers: (Handler | undefined)[] = []
   readonly #free: number[] = []
 
-  /** Takes a vector, the lowest never used or the one freed last. ENOSPC when all are taken. */
-  allocate(handler: () => void): HostVector {
+  /**
+   * Takes a vector, the lowest never used or the one freed last. With `owner` only messages of that requester
+   * count, as an interrupt translation service has it by DeviceID. ENOSPC when all are taken.
+   */
+  allocate(handler: () => void, owner?: number): HostVector {
     const vector = this.#free.pop() ?? this.#handlers.length
     if (vector >= 256 * PER_DESTINATION)
       throw new ErrnoError('ENOSPC', 'every interrupt vector is taken')
-    this.#handlers[vector] = handler
+    this.#handlers[vector] = { run: handler, owner }
     const destination = Math.floor(vector / PER_DESTINATION)
     return {
       address: MESSAGE_BASE + destination * 0x1000,
@@ -51,12 +60,12 @@ export class HostInterrupts implements MessageSink {
     return this.#handlers.length - this.#free.length
   }
 
-  message(_requester: number, address: number, data: number): void {
+  message(requester: number, address: number, data: number): void {
     const destination = (address >>> 12) & 0xff
     const within = (data & 0xff) - FIRST
     const known = within >= 0 && within < PER_DESTINATION
     const handler = known ? this.#handlers[destination * PER_DESTINATION + within] : undefined
-    if (handler) handler()
+    if (handler && (handler.owner === undefined || handler.owner === requester)) handler.run()
     else this.spurious++
   }
 }
