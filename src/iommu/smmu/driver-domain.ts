@@ -1,0 +1,217 @@
+/**
+ * A domain of an SMMUv3: stage 2 tables under a VMID, or stage 1 tables under an ASID where the unit has no
+ * stage 2. Interrupt messages of its devices are mapped through it. Maps need no invalidation (a unit does not
+ * cache what is not valid); unmaps are collected until `flush`. Next: ../stage-tables.ts (the tables),
+ * driver-nesting.ts (a guest's stage 1 on top).
+ */
+import { ErrnoError } from '../../base/errno.js'
+import { MESSAGE_BASE, MESSAGE_SIZE } from '../../pci/request.js'
+import { type Domain, IOMMU_WRITE, type IovaRange, type NestingInfo } from '../domain.js'
+import type { IoasidSet } from '../ioasid-set.js'
+import type { StageTables } from '../stage-tables.js'
+import type { CacheInvalidate, GpasidBind } from '../uapi.js'
+import type { SmmuCommands } from './driver-commands.js'
+import type { SmmuDevice } from './driver-device.js'
+import { type NestingUnit, SmmuGuestTables } from './driver-nesting.js'
+
+/** Where interrupt messages go, as devices see it and as it is. */
+export const MESSAGE_PAGES: IovaRange = {
+  startPage: MESSAGE_BASE / 4096,
+  endPage: (MESSAGE_BASE + MESSAGE_SIZE) / 4096 - 1,
+}
+
+/** What a domain needs of its unit. */
+export interface DomainUnit extends NestingUnit {
+  readonly commands: SmmuCommands
+  readonly nesting: NestingInfo | undefined
+  attach(domain: SmmuDomain, bdf: number): SmmuDevice
+  detach(device: SmmuDevice): void
+  release(domain: SmmuDomain): void
+}
+
+/** A message address for a device, and how to give it back. */
+export interface MessageAddress {
+  readonly address: number
+  free(): void
+}
+
+/** One domain of one unit. */
+export class SmmuDomain implements Domain {
+  readonly nesting: boolean
+  readonly coherent = true
+  /** VMID of stage 2, ASID of stage 1. */
+  readonly id: number
+  readonly stage: 1 | 2
+  /** Context descriptor of a stage 1 domain; 0 for stage 2. */
+  readonly context: number
+  readonly guestTables: SmmuGuestTables
+  readonly #unit: DomainUnit
+  readonly #table: StageTables
+  readonly #devices = new Map<number, SmmuDevice>()
+  // Pages unmapped since the last flush, as one range; first > last when there are none.
+  #first = Number.POSITIVE_INFINITY
+  #last = -1
+
+  /** Takes the table over, which is freed when there is no room for the message pages. ENOMEM. */
+  constructor(
+    unit: DomainUnit,
+    id: number,
+    stage: 1 | 2,
+    context: number,
+    nesting: boolean,
+    table: StageTables,
+  ) {
+    this.#unit = unit
+    this.id = id
+    this.stage = stage
+    this.context = context
+    this.nesting = nesting
+    this.#table = table
+    this.guestTables = new SmmuGuestTables(unit, this)
+    const { startPage, endPage } = MESSAGE_PAGES
+    try {
+      for (let page = startPage; page <= endPage; page++) table.map(page, page, 1, IOMMU_WRITE)
+    } catch (error) {
+      table.free()
+      throw error
+    }
+  }
+
+  get pgsizes(): readonly number[] {
+    return this.#table.pageSizes
+  }
+
+  get apertureEndPage(): number {
+    return 2 ** (this.addrWidth - 12) - 1
+  }
+
+  /** Bits of its addresses. */
+  get addrWidth(): number {
+    return this.#table.width
+  }
+
+  /** Address of its tables. */
+  get root(): number {
+    return this.#table.root
+  }
+
+  /** What is attached. */
+  get devices(): Iterable<SmmuDevice> {
+    return this.#devices.values()
+  }
+
+  device(bdf: number): SmmuDevice | undefined {
+    return this.#devices.get(bdf)
+  }
+
+  reserved(): readonly IovaRange[] {
+    return [MESSAGE_PAGES]
+  }
+
+  attach(bdf: number): void {
+    this.#devices.set(bdf, this.#unit.attach(this, bdf))
+  }
+
+  detach(bdf: number): void {
+    const device = this.#devices.get(bdf)
+    if (device === undefined) return
+    this.#unit.detach(device)
+    this.#devices.delete(bdf)
+  }
+
+  map(iovaPage: number, hpaPage: number, pages: number, prot: number): void {
+    this.#table.map(iovaPage, hpaPage, pages, prot)
+  }
+
+  unmap(iovaPage: number, pages: number): number {
+    const unmapped = this.#table.unmap(iovaPage, pages)
+    if (unmapped > 0) {
+      if (iovaPage < this.#first) this.#first = iovaPage
+      if (iovaPage + pages - 1 > this.#last) this.#last = iovaPage + pages - 1
+    }
+    return unmapped
+  }
+
+  flush(): void {
+    if (this.#last < this.#first) return
+    const { commands } = this.#unit
+    const first = this.#first
+    const pages = Math.min(this.#last, this.apertureEndPage) - first + 1
+    const leaf = !this.#table.tablesChanged
+    if (this.stage === 1) commands.va(0, this.id, first, pages, 12, leaf)
+    else {
+      commands.ipa(this.id, first, pages, leaf)
+      // Nested translations are cached by the guest's addresses: only all of them cover a range.
+      if (this.guestTables.translates) commands.stage1(this.id)
+    }
+    this.#flushDevices(commands, first, pages)
+    commands.complete()
+    this.#first = Number.POSITIVE_INFINITY
+    this.#last = -1
+    this.#table.release()
+  }
+
+  iovaToPhys(iovaPage: number): number {
+    return this.#table.lookup(iovaPage)
+  }
+
+  nestingInfo(): NestingInfo | undefined {
+    return this.nesting ? this.#unit.nesting : undefined
+  }
+
+  setIoasidSet(_set: IoasidSet | undefined): void {
+    throw new ErrnoError('ENODEV', 'PASIDs below an SMMUv3 are the guest’s own')
+  }
+
+  bindGpasid(_bdf: number, _data: GpasidBind): void {
+    throw new ErrnoError('ENODEV', 'an SMMUv3 takes whole PASID tables')
+  }
+
+  unbindGpasid(_bdf: number, _hpasid: bigint): void {
+    throw new ErrnoError('ENODEV', 'an SMMUv3 takes whole PASID tables')
+  }
+
+  cacheInvalidate(bdf: number, info: CacheInvalidate): void {
+    this.guestTables.invalidate(bdf, info)
+  }
+
+  /** Where a device of the domain must send a message that is to arrive at `hpa`. ENOMEM, EEXIST: a binding's page. */
+  messageAddress(hpa: number): MessageAddress {
+    return this.guestTables.messageAddress(hpa) ?? { address: hpa, free: () => {} }
+  }
+
+  free(): void {
+    if (this.#devices.size > 0) throw new Error(`domain ${this.id} has devices attached`)
+    const { startPage, endPage } = MESSAGE_PAGES
+    this.unmap(startPage, endPage - startPage + 1)
+    this.flush()
+    // The id may be another domain's next.
+    const { commands } = this.#unit
+    if (this.stage === 1) commands.asid(0, this.id)
+    else commands.guest(this.id)
+    commands.complete()
+    this.#table.free()
+    this.#unit.release(this)
+  }
+
+  #flushDevices(commands: SmmuCommands, first: number, pages: number): void {
+    let fenced = false
+    for (const device of this.#devices.values()) {
+      if (!device.atsOn) continue
+      if (!fenced) commands.fence()
+      fenced = true
+      if (this.guestTables.translates) commands.deviceTlbAll(device)
+      else {
+        const size = sizeOf(first, first + pages - 1)
+        commands.deviceTlbPages(device, first - (first % 2 ** size), size)
+      }
+    }
+  }
+}
+
+/** log2 of the smallest aligned block that holds both pages. */
+function sizeOf(first: number, last: number): number {
+  let size = 0
+  while (Math.floor(first / 2 ** size) !== Math.floor(last / 2 ** size)) size++
+  return size
+}
