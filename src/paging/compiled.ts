@@ -89,8 +89,19 @@ const low = (v: bigint): number => Number(BigInt.asIntN(32, v))
 const one = (bit: number | undefined): number => (bit === undefined ? 0 : 1 << bit)
 const width = ([hi, lo]: BitRange): number => hi - lo + 1
 
-/** The masks of a format; an Error when the format contradicts itself. */
+const compiled = new WeakMap<PageTableFormat, Compiled>()
+
+/** The masks of a format, made once; an Error when the format contradicts itself. */
 export function compile(format: PageTableFormat): Compiled {
+  let known = compiled.get(format)
+  if (known === undefined) {
+    known = compileNew(format)
+    compiled.set(format, known)
+  }
+  return known
+}
+
+function compileNew(format: PageTableFormat): Compiled {
   const { levels, input, permissions, flags } = format
   const need = (ok: boolean, what: string): void => {
     if (!ok) throw new Error(`page-table format ${format.name}: ${what}`)

@@ -8,7 +8,8 @@ import type { RegisterFile } from '../../base/registers.js'
 import type { TracePoint } from '../../base/trace.js'
 import type { EventInterrupt } from './events.js'
 import { FAULT_REASONS, type FaultName } from './fault-reasons.js'
-import { FRCD_OFFSET, FRCD_SIZE, type VTD_REGISTERS } from './registers.js'
+import type { FaultTrail } from './fault-trail.js'
+import { FRCD_OFFSET, FRCD_SIZE, VTD_REGISTERS } from './registers.js'
 
 /** What a request wanted when it failed. */
 export type FaultAccess = 'read' | 'write' | 'execute' | 'page-request' | 'interrupt'
@@ -50,12 +51,20 @@ export interface VtdFault {
   readonly at: number
   /** Where the walk stopped, outermost first: of a nested walk the first-stage entry, then the second-stage one. */
   readonly entries: readonly FaultEntry[]
+  /** Everything that was read on the way there, when the unit can tell. */
+  readonly trail?: FaultTrail
+  /** CAP_REG and ECAP_REG of the unit: they decide which fields are reserved. */
+  readonly cap: bigint
+  readonly ecap: bigint
   /** What became of the record. */
   readonly record: 'recorded' | 'overflow' | 'suppressed'
 }
 
 /** A fault as its discoverer knows it. */
-export type FaultReport = Omit<VtdFault, 'time' | 'code' | 'condition' | 'meaning' | 'record'>
+export type FaultReport = Omit<
+  VtdFault,
+  'time' | 'code' | 'condition' | 'meaning' | 'trail' | 'cap' | 'ecap' | 'record'
+>
 
 type Registers = RegisterFile<typeof VTD_REGISTERS>
 
@@ -63,6 +72,8 @@ type Registers = RegisterFile<typeof VTD_REGISTERS>
 export class FaultLog {
   /** The last fault seen, recorded or not; kept until reset. */
   last: VtdFault | undefined = undefined
+  /** Reads the way to a fault; set by who knows the tables. */
+  trail: ((report: FaultReport) => FaultTrail) | undefined = undefined
   readonly #file: Registers
   readonly #view: DataView
   readonly #count: number
@@ -94,7 +105,18 @@ export class FaultLog {
     const { code, condition, qualified, meaning } = FAULT_REASONS[report.name]
     const idle = !this.#anyCondition()
     const record = suppressed && qualified ? 'suppressed' : this.#record(report, code)
-    const fault: VtdFault = { time: this.#clock.now, code, condition, meaning, record, ...report }
+    const trail = this.trail?.(report)
+    const fault: VtdFault = {
+      time: this.#clock.now,
+      code,
+      condition,
+      meaning,
+      record,
+      cap: this.#view.getBigUint64(VTD_REGISTERS.CAP_REG.offset, true),
+      ecap: this.#view.getBigUint64(VTD_REGISTERS.ECAP_REG.offset, true),
+      ...report,
+      ...(trail && { trail }),
+    }
     this.last = fault
     if (this.#point.on) this.#point.emit(fault)
     this.#onFault?.(fault)

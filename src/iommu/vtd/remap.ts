@@ -103,7 +103,7 @@ export class InterruptRemapper {
     const entry = this.#cache.get(index) ?? this.#fetch(requester, index)
     if (!entry) return
     if (!this.#mayUse(entry, requester)) {
-      this.#fault('sourceIdRefused', requester, index, entry.suppress)
+      this.#fault('sourceIdRefused', requester, index, entry.suppress, this.#entry(index))
       return
     }
     this.#sink.message(requester, entry.address, entry.data)
@@ -164,6 +164,13 @@ export class InterruptRemapper {
     }
     this.#cache.set(index, entry)
     return entry
+  }
+
+  /** An entry as memory holds it now, for a fault. */
+  #entry(index: number): FaultEntry {
+    const at = this.#table + index * 16
+    this.#memory.readEntry(at, this.#lo)
+    return { kind: 'irte', at, value: join(this.#lo.entryHi, this.#lo.entryLo), level: 0 }
   }
 
   #mayUse({ svt, sq, sid }: RemappedInterrupt, requester: number): boolean {

@@ -28,6 +28,7 @@ import { Caches } from './caches.js'
 import type { VtdConfig } from './config.js'
 import { type Binding, Entries } from './entries.js'
 import type { FaultName } from './fault-reasons.js'
+import { TrailReader } from './fault-trail.js'
 import type { FaultEntry, FaultLog } from './faults.js'
 import { TTM } from './registers.js'
 import {
@@ -64,6 +65,7 @@ const MODES: Readonly<Record<number, TranslationEvent['mode']>> = {
 export class Translator {
   readonly entries: Entries
   readonly caches: Caches
+  readonly trails: TrailReader
   readonly #requests: Requests
   readonly #walkers: Walkers
   readonly #ats: AtsTranslator
@@ -88,6 +90,8 @@ export class Translator {
     this.#requests = new Requests(this.entries, config, faults)
     this.#walkers = new Walkers(memory, config)
     this.#ats = new AtsTranslator(this.#requests, this.#walkers, config, this.#walk)
+    this.trails = new TrailReader(memory, config, this.entries, this.#walkers)
+    faults.trail = report => this.trails.read(report)
   }
 
   reset(): void {

@@ -41,12 +41,19 @@ export function walkAccess(
   return what | fetch | (privileged ? 0 : ACCESS_USER) | b.modes
 }
 
+/** The formats that a binding's tables have; which of them it uses is its PGTT's business. */
+export interface Formats {
+  readonly first: PageTableFormat
+  readonly second: PageTableFormat
+}
+
 /** Makes and keeps walkers. */
 export class Walkers {
   readonly #memory: EntrySource
   readonly #config: VtdConfig
   readonly #single: Walker[] = []
   readonly #nested: NestedWalker[] = []
+  readonly #formats: Formats[] = []
 
   constructor(memory: EntrySource, config: VtdConfig) {
     this.#memory = memory
@@ -61,6 +68,13 @@ export class Walkers {
     }
     const walker = (b.walker ??= this.#walker(b))
     return walker(b.pgtt === PGTT.FIRST_STAGE ? b.firstRoot : b.secondRoot, hi, lo, access, w)
+  }
+
+  /** The formats of a binding's tables, for who explains them. */
+  formats(b: Binding): Formats {
+    const shape = secondShape(b) | b.firstLevels
+    const nested = b.pgtt === PGTT.NESTED ? 128 : 0
+    return (this.#formats[shape | nested] ??= { first: this.#first(b), second: this.#second(b) })
   }
 
   /**
