@@ -6,7 +6,7 @@
 import type { VirtualClock } from '../base/clock.js'
 import { ErrnoError } from '../base/errno.js'
 import type { DeviceVector, Domain, FaultSink, IommuDriver } from './domain.js'
-import { IommuGroups } from './groups.js'
+import { IommuGroups, type NamespaceDevice } from './groups.js'
 import { PageRequests } from './page-requests.js'
 import type { PciConfig } from './pci-config.js'
 import type { IommuFault, IommuPageResponse } from './uapi.js'
@@ -23,6 +23,8 @@ export interface IommuCoreOptions {
   readonly clock: VirtualClock
   /** Unanswered page requests become INVALID after this long; 0 (default) never. */
   readonly pageResponseTimeoutNs?: number
+  /** Devices that are no PCI functions. */
+  readonly namespaceDevices?: readonly NamespaceDevice[]
 }
 
 interface Unit {
@@ -36,10 +38,13 @@ export class IommuCore implements FaultSink {
   readonly #units: Unit[] = []
   readonly #handlers = new Map<number, FaultHandler>()
   readonly #requests: PageRequests
+  readonly #namespaceDevices: readonly NamespaceDevice[]
   #groups: IommuGroups | undefined
 
-  constructor({ config, clock, pageResponseTimeoutNs = 0 }: IommuCoreOptions) {
+  constructor(options: IommuCoreOptions) {
+    const { config, clock, pageResponseTimeoutNs = 0, namespaceDevices = [] } = options
     this.config = config
+    this.#namespaceDevices = namespaceDevices
     this.#requests = new PageRequests(clock, pageResponseTimeoutNs, (bdf, request, code) =>
       this.deviceDriver(bdf)?.respond(bdf, request, code),
     )
@@ -55,7 +60,7 @@ export class IommuCore implements FaultSink {
 
   /** The isolation groups; the buses are scanned when first asked for, so after firmware numbered them. */
   get groups(): IommuGroups {
-    this.#groups ??= new IommuGroups(this.config)
+    this.#groups ??= new IommuGroups(this.config, this.#namespaceDevices)
     return this.#groups
   }
 

@@ -63,6 +63,13 @@ export interface Domain {
   attach(bdf: number): void
   /** Takes the device off, its bindings with it; harmless when it is not attached. */
   detach(bdf: number): void
+  /**
+   * Shares a function with other domains, under a PASID of the host's that the function's requests for this one
+   * carry, and returns it (IOMMU-backed mediated devices). EOPNOTSUPP: no PASIDs; ENODEV, ENOSPC, ENOMEM.
+   */
+  attachAux?(bdf: number): number
+  /** Ends that, with what is bound over this domain on the function. Once for each `attachAux`. */
+  detachAux?(bdf: number): void
   /** Maps pages; `prot` of IOMMU_READ and IOMMU_WRITE. EINVAL outside the aperture, EEXIST mapped, ENOMEM. */
   map(iovaPage: number, hpaPage: number, pages: number, prot: number): void
   /** Unmaps what is mapped in a range and answers how many pages that was. The pages may be reused after `flush`. */

@@ -20,6 +20,12 @@ export interface IommuGroup {
   readonly endpoints: readonly number[]
 }
 
+/** A device with a requester id that is no PCI function, and the function whose group it is in. */
+export interface NamespaceDevice {
+  readonly requester: number
+  readonly function: number
+}
+
 const PORT_TYPE = { ROOT_PORT: 4, DOWNSTREAM: 6, PCIE_TO_PCI: 7, PCI_TO_PCIE: 8 }
 
 /** The groups of a machine, as found when it was built. */
@@ -28,8 +34,11 @@ export class IommuGroups {
   readonly #byBdf = new Map<number, IommuGroup>()
   readonly #functions = new Map<number, FoundFunction>()
 
-  /** Scans the buses, turns ACS on where it exists, and groups what was found. */
-  constructor(config: PciConfig) {
+  /**
+   * Scans the buses, turns ACS on where it exists, and groups what was found; devices that are no PCI functions
+   * join the group of the function they share their way to memory with.
+   */
+  constructor(config: PciConfig, beside: readonly NamespaceDevice[] = []) {
     const functions = config.scan()
     for (const f of functions) enableAcs(config, f.bdf)
     const groups: { id: number; members: number[]; endpoints: number[] }[] = []
@@ -44,6 +53,14 @@ export class IommuGroups {
       if (f.secondaryBus === undefined) group.endpoints.push(f.bdf)
       of.set(f.bdf, group)
       this.#functions.set(f.bdf, f)
+    }
+    for (const { requester, function: bdf } of beside) {
+      const group = of.get(bdf)
+      if (group === undefined)
+        throw new Error(`no function at requester id ${bdf} to share a group with`)
+      group.members.push(requester)
+      group.endpoints.push(requester)
+      of.set(requester, group)
     }
     this.all = groups
     for (const [bdf, group] of of) this.#byBdf.set(bdf, group)

@@ -38,6 +38,8 @@ export interface AttachUnit {
   readonly contexts: ContextTables
   readonly invalidator: VtdInvalidator
   readonly bindings: VtdBindings
+  /** Requester ids below the unit that are no PCI functions. */
+  readonly namespaceDevices: ReadonlySet<number>
   covers(bdf: number): boolean
   /** Takes what is in the page request queue. */
   takePageRequests(): void
@@ -62,8 +64,9 @@ export class VtdAttachments {
 
   /** See `IoTable.attach`. ENODEV no function of this unit; ENOMEM. Nothing changes when it is refused. */
   attach(table: VtdTable, bdf: number, pasid: number): void {
-    if (!this.#unit.covers(bdf) || !this.#config.present(bdf))
-      throw new ErrnoError('ENODEV', 'no PCI function of this unit')
+    const unit = this.#unit
+    if (!unit.covers(bdf) || !(unit.namespaceDevices.has(bdf) || this.#config.present(bdf)))
+      throw new ErrnoError('ENODEV', 'no device of this unit')
     const known = this.devices.get(bdf)
     if (known?.tables.has(pasid)) throw new ErrnoError('EBUSY', 'the device has a domain')
     const { words } = table.entry()
@@ -102,7 +105,7 @@ export class VtdAttachments {
   detach(table: VtdTable, bdf: number, pasid: number): void {
     const device = this.devices.get(bdf)
     if (device === undefined || device.tables.get(pasid) !== table) return
-    if (pasid === NO_PASID) this.#unit.bindings.unbindAll(device)
+    if (pasid === NO_PASID) this.#unit.bindings.unbindAll(device, table)
     const slot = slotOf(pasid)
     device.pasids.clear(slot)
     const last = device.tables.size === 1

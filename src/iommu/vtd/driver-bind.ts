@@ -25,6 +25,7 @@ import {
   IOMMU_SVA_VTD_GPASID_SRE,
   iommu_gpasid_bind_data,
 } from '../uapi.js'
+import type { VtdTable } from './driver-attach.js'
 import type { VtdDevice } from './driver-device.js'
 import type { VtdDomain } from './driver-domain.js'
 import { type VtdInvalidator, WHOLE_ORDER } from './driver-invalidate.js'
@@ -38,6 +39,8 @@ const VTD_BIND_SIZE = iommu_gpasid_bind_data.size
 
 interface User {
   readonly device: VtdDevice
+  /** The domain below the guest's table: the device's own, or one of those that share it by PASID. */
+  readonly domain: VtdDomain
   readonly spid: boolean
 }
 
@@ -135,7 +138,7 @@ export class VtdBindings implements IoasidNotifier {
     const device = u.device(bdf)
     if (device !== undefined && !device.pasidOn)
       throw refuse('EINVAL', 'PASID prefixes of the device do not reach the unit') // 13
-    if (!u.canNest || !domain.nesting || device?.domain !== domain)
+    if (!u.canNest || !domain.nesting || device?.isOn(domain) !== true)
       throw refuse('EINVAL', 'the domain does not nest') // 14
     if (device.pasids.present(pasid)) throw refuse('EBUSY', `PASID ${pasid} has an entry`) // 15
     const five = data.addr_width === 57
@@ -149,7 +152,7 @@ export class VtdBindings implements IoasidNotifier {
 
     const at = device.pasids.make(pasid)
     const withSpid = (Number(data.flags) & IOMMU_SVA_GPASID_VAL) !== 0
-    this.#use(bound, set, pasid, device, withSpid ? spidOf(data.gpasid) : INVALID_IOASID)
+    this.#use(bound, set, pasid, device, domain, withSpid ? spidOf(data.gpasid) : INVALID_IOASID)
     const entry = this.#entry
     entry.FSPTPTR = gpgd
     entry.FSPM = five ? 1 : 0
@@ -168,19 +171,19 @@ export class VtdBindings implements IoasidNotifier {
   unbind(domain: VtdDomain, bdf: number, hpasid: bigint): void {
     const bound = this.#find(domain.pasidSet, pasidOf(hpasid))
     const user = bound?.user(bdf)
-    if (bound !== undefined && user !== undefined && user.device.domain === domain)
-      this.#release(bound, user.device)
+    if (bound !== undefined && user?.domain === domain) this.#release(bound, user.device)
   }
 
-  /** The device leaves its domain: everything bound on it goes, ids being freed included. */
-  unbindAll(device: VtdDevice): void {
-    for (const bound of [...device.bound.values()]) this.#release(bound, device)
+  /** The device leaves a table: what is bound over it goes, ids being freed included. */
+  unbindAll(device: VtdDevice, table: VtdTable): void {
+    for (const bound of [...device.bound.values()])
+      if (bound.user(device.bdf)?.domain === table) this.#release(bound, device)
   }
 
   invalidate(domain: VtdDomain, bdf: number, info: CacheInvalidate): void {
     if (!domain.nesting) throw invalid('EINVAL', 'the domain does not nest')
     const device = this.#unit.device(bdf)
-    if (device?.domain !== domain) throw invalid('EINVAL', 'the device is not in the domain')
+    if (!device?.isOn(domain)) throw invalid('EINVAL', 'the device is not in the domain')
     const { cache, granularity } = info
     for (let type = 1; type <= IOMMU_CACHE_INV_TYPE_PASID; type <<= 1) {
       if (!(cache & type)) continue
@@ -229,6 +232,7 @@ export class VtdBindings implements IoasidNotifier {
     set: IoasidSet,
     pasid: number,
     device: VtdDevice,
+    domain: VtdDomain,
     spid: number,
   ): void {
     const { ioasid } = this.#unit
@@ -247,7 +251,7 @@ export class VtdBindings implements IoasidNotifier {
       }
       throw error
     }
-    bound.users.push({ device, spid: withSpid })
+    bound.users.push({ device, domain, spid: withSpid })
     device.bound.set(pasid, bound)
   }
 
@@ -259,7 +263,7 @@ export class VtdBindings implements IoasidNotifier {
     if (user?.device !== device) return
     if (user.spid) u.ioasid.detachSpid(pasid)
     device.pasids.clear(pasid)
-    const domain = device.domain!
+    const { domain } = user
     u.invalidator.pasidGone(device, domain.id, pasid)
     u.drainPageRequests(device, pasid)
     bound.users.splice(bound.users.indexOf(user), 1)

@@ -23,4 +23,11 @@ export class VtdDevice extends PciServices {
     super(config, bdf)
     this.pasids = pasids
   }
+
+  /** Whether its requests, or those under one of its PASIDs, go to this domain. */
+  isOn(domain: VtdDomain): boolean {
+    if (this.domain === domain) return true
+    for (const table of this.tables.values()) if (table === domain) return true
+    return false
+  }
 }

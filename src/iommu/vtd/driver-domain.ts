@@ -6,6 +6,7 @@
 import { ErrnoError } from '../../base/errno.js'
 import { NO_PASID } from '../../pci/request.js'
 import type { IovaRange, NestingInfo } from '../domain.js'
+import { INVALID_IOASID, type IoasidAllocator } from '../ioasid.js'
 import type { IoasidSet } from '../ioasid-set.js'
 import type { StageTables } from '../stage-tables.js'
 import type { CacheInvalidate, GpasidBind } from '../uapi.js'
@@ -25,7 +26,7 @@ const MESSAGE_PAGES: IovaRange = { startPage: 0xf_ee00, endPage: 0xf_eeff }
 /** What a domain needs of its unit. */
 export interface DomainUnit extends NestedUnit {
   readonly bindings: VtdBindings
-  readonly hostSet: IoasidSet
+  readonly ioasid: IoasidAllocator
   readonly nesting: NestingInfo | undefined
   allocDomainId(): number
 }
@@ -47,6 +48,8 @@ export class VtdDomain implements PagingTable, VtdTable {
   readonly #unit: DomainUnit
   readonly #table: StageTables
   readonly #attached = new Attached()
+  /** PASIDs under which functions share it, by requester id. */
+  readonly #aux = new Map<number, { readonly pasid: number; users: number }>()
   #set: IoasidSet | undefined
   // Pages unmapped since the last flush, as one range; first > last when there are none.
   #first = Number.POSITIVE_INFINITY
@@ -95,7 +98,7 @@ export class VtdDomain implements PagingTable, VtdTable {
 
   /** Whose PASIDs may be bound: the host's own unless a set was given. */
   get pasidSet(): IoasidSet {
-    return this.#set ?? this.#unit.hostSet
+    return this.#set ?? this.#unit.ioasid.hostSet
   }
 
   reserved(): readonly IovaRange[] {
@@ -112,6 +115,35 @@ export class VtdDomain implements PagingTable, VtdTable {
 
   detach(bdf: number, pasid = NO_PASID): void {
     this.#unit.attachments.detach(this, bdf, pasid)
+  }
+
+  attachAux(bdf: number): number {
+    const known = this.#aux.get(bdf)
+    if (known !== undefined) {
+      known.users++
+      return known.pasid
+    }
+    const { ioasid } = this.#unit
+    const pasid = ioasid.alloc(ioasid.hostSet, 1, ioasid.capacity - 1)
+    if (pasid === INVALID_IOASID) throw new ErrnoError('ENOSPC', 'the host has no PASID left')
+    try {
+      this.attach(bdf, pasid)
+    } catch (error) {
+      ioasid.free(ioasid.hostSet, pasid)
+      throw error
+    }
+    this.#aux.set(bdf, { pasid, users: 1 })
+    return pasid
+  }
+
+  detachAux(bdf: number): void {
+    const aux = this.#aux.get(bdf)
+    if (aux === undefined || --aux.users > 0) return
+    const { ioasid, bindings, attachments } = this.#unit
+    bindings.unbindAll(attachments.devices.get(bdf)!, this)
+    this.detach(bdf, aux.pasid)
+    this.#aux.delete(bdf)
+    ioasid.free(ioasid.hostSet, aux.pasid)
   }
 
   joined(device: VtdDevice, pasid: number): void {
@@ -234,9 +266,11 @@ export class VtdDomain implements PagingTable, VtdTable {
     for (const child of this.children) child.forget(inv)
     if (!this.#attached.caches) return
     this.#attached.forgetRange(inv, first, order)
-    for (const { device, pasid } of this.#attached)
-      if (pasid === NO_PASID && device.atsOn)
-        for (const bound of device.bound.keys()) inv.pasidDeviceTlb(device, bound, 0n, WHOLE_ORDER)
+    for (const { device } of this.#attached) {
+      if (!device.atsOn) continue
+      for (const [id, bound] of device.bound)
+        if (bound.user(device.bdf)?.domain === this) inv.pasidDeviceTlb(device, id, 0n, WHOLE_ORDER)
+    }
   }
 }
 

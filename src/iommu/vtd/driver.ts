@@ -15,7 +15,6 @@ import type { HostInterrupts, HostVector } from '../../pci/host-interrupts.js'
 import { NO_PASID } from '../../pci/request.js'
 import type { DeviceVector, FaultSink, IommuDriver, NestingInfo } from '../domain.js'
 import type { IoasidAllocator } from '../ioasid.js'
-import type { IoasidSet } from '../ioasid-set.js'
 import { PciConfig } from '../pci-config.js'
 import { pasidBits } from '../pci-services.js'
 import {
@@ -67,6 +66,8 @@ export interface VtdDriverOptions {
   readonly clock: VirtualClock
   readonly trace: TraceBus
   readonly ioasid: IoasidAllocator
+  /** Requester ids of devices that are no PCI functions (ACPI name space devices, 8.8). */
+  readonly namespaceDevices?: readonly number[]
 }
 
 const GCMD = { TE: 31, SRTP: 30, QIE: 26, IRE: 25, SIRTP: 24 } as const
@@ -83,6 +84,7 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit, AttachUnit,
   readonly bindings: VtdBindings
   readonly attachments: VtdAttachments
   readonly userTables: UserTables
+  readonly namespaceDevices: ReadonlySet<number>
   readonly #options: VtdDriverOptions
   readonly #config: PciConfig
   readonly #registers: UnitRegisters
@@ -105,6 +107,7 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit, AttachUnit,
   constructor(options: VtdDriverOptions) {
     this.#options = options
     this.ioasid = options.ioasid
+    this.namespaceDevices = new Set(options.namespaceDevices)
     this.#config = new PciConfig(options.memory, options.ecam ?? HOST_RANGES.ecamBase)
     this.#registers = new UnitRegisters(options.memory, options.registerBase, options.clock)
     this.#point = options.trace.point('vtd.driver')
@@ -221,10 +224,6 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit, AttachUnit,
     return this.capabilities.snoop
   }
 
-  get hostSet(): IoasidSet {
-    return this.ioasid.hostSet
-  }
-
   get walkSnoop(): boolean {
     return this.capabilities.walkSnoop
   }
@@ -278,6 +277,7 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit, AttachUnit,
   }
 
   isPci(bdf: number): boolean {
+    if (this.namespaceDevices.has(bdf)) return false
     return this.attachments.devices.has(bdf) || this.#config.present(bdf)
   }
 
