@@ -81,6 +81,12 @@ export function split(v: bigint): void {
   scratch64[0] = v
 }
 
+/** The low half of a 64-bit value, as int32. */
+export function lowHalf(v: bigint): number {
+  split(v)
+  return halves[0]!
+}
+
 /**
  * The high half of a 64-bit value, as int32. Not `v >> 32n`: optimising that on a merged 64-bit value
  * aborts V8 11.3, which is Node 20's.

@@ -3,7 +3,7 @@
  * pages, so that 64-bit ones are exact. Tables come from the caller and go back to it.
  * Reading them is the walkers' business: walker.ts.
  */
-import { hex, highHalf } from '../base/addr.js'
+import { hex, highHalf, lowHalf } from '../base/addr.js'
 import { ErrnoError } from '../base/errno.js'
 import { maskOf, type PageTableFormat } from './format.js'
 import type { EntryInto } from './walk.js'
@@ -69,20 +69,20 @@ export class TableBuilder implements EntryInto {
     this.tableBytes = this.#counts.at(-1)! * 8
     this.#blocks = levels.map(level => level.leaf !== undefined)
     this.#last = levels.length - 1
-    this.#present = low(maskOf(format.present))
+    this.#present = lowHalf(maskOf(format.present))
     const leaves = Array.from({ length: PERMISSION_KINDS }, (_, p) => spelling.leaf(p))
     const marked = (value: bigint, mark = block): bigint =>
       value | (BigInt(mark.value) << BigInt(mark.bit))
     const pages = leaves.map(leaf => (page === undefined ? leaf : marked(leaf, page)))
     const blocks = leaves.map(leaf => marked(leaf))
     const table = spelling.table | (BigInt(1 - block.value) << BigInt(block.bit))
-    this.#pageLo = Int32Array.from(pages, low)
+    this.#pageLo = Int32Array.from(pages, lowHalf)
     this.#pageHi = Int32Array.from(pages, highHalf)
-    this.#blockLo = Int32Array.from(blocks, low)
+    this.#blockLo = Int32Array.from(blocks, lowHalf)
     this.#blockHi = Int32Array.from(blocks, highHalf)
-    this.#tableLo = low(table)
+    this.#tableLo = lowHalf(table)
     this.#tableHi = highHalf(table)
-    this.#addressLo = low(maskOf(format.address))
+    this.#addressLo = lowHalf(maskOf(format.address))
     this.#addressHi = highHalf(maskOf(format.address))
     this.#markMask = 1 << block.bit
     this.#blockMark = block.value << block.bit
@@ -271,5 +271,3 @@ export class TableBuilder implements EntryInto {
     this.#memory.writeU32(at + 4, 0)
   }
 }
-
-const low = (v: bigint): number => Number(BigInt.asIntN(32, v))

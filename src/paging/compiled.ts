@@ -2,7 +2,7 @@
  * A format turned into masks and shifts, once, so that every format walks through the same few
  * instructions. Nothing here runs during a walk. Who uses it: walker.ts, builder.ts.
  */
-import { highHalf } from '../base/addr.js'
+import { highHalf, lowHalf } from '../base/addr.js'
 import { type BitRange, type LevelFormat, maskOf, masksOf, type PageTableFormat } from './format.js'
 import { ACCESS_WP, FAILURE, type FailureCode, PERM_GLOBAL, PERM_READ } from './walk.js'
 
@@ -85,7 +85,6 @@ export interface Compiled {
   readonly flagsFault: boolean
 }
 
-const low = (v: bigint): number => Number(BigInt.asIntN(32, v))
 const one = (bit: number | undefined): number => (bit === undefined ? 0 : 1 << bit)
 const width = ([hi, lo]: BitRange): number => hi - lo + 1
 
@@ -166,25 +165,25 @@ function compileNew(format: PageTableFormat): Compiled {
     rows,
     rootMask: -Math.max(64, 8 << width(levels[0]!.index)),
     align: 63 - top,
-    aboveLo: low(above),
+    aboveLo: lowHalf(above),
     aboveHi: highHalf(above),
     aboveOnes: input.above === 'ones' ? -1 : 0,
     signShift: signed ? 64 - input.bits : -1,
     aboveFailure: signed ? FAILURE.nonCanonical : FAILURE.addressSize,
-    present: low(maskOf(format.present)),
+    present: lowHalf(maskOf(format.present)),
     last: levels.length - 1,
     quick:
       levels.every(level => width(level.index) === 9) &&
       levels.every(level => level.leaf === undefined || level.index[1] < 32) &&
       top > 32,
     tableWant: 1 | ((1 - format.block.value) << format.block.bit) | (everyReads ? reads : 0),
-    tableMaskLo: low(anyTable) | (1 << format.block.bit) | 1 | (everyReads ? reads : 0),
+    tableMaskLo: lowHalf(anyTable) | (1 << format.block.bit) | 1 | (everyReads ? reads : 0),
     tableMaskHi: highHalf(anyTable),
     pageWant: 1 | (lastRow[LEAF_VALUE] ?? 0),
     pageMaskLo: 1 | (lastRow[LEAF_MASK] ?? 0) | (lastRow[LEAF_RESERVED_LO] ?? 0),
     pageMaskHi: lastRow[LEAF_RESERVED_HI] ?? 0,
     leafReads: 1 | reads,
-    tableLo: low(address),
+    tableLo: lowHalf(address),
     tableHi: highHalf(address),
     withoutNxe: format.executeDisable === true ? 1 << 31 : 0,
     contiguousHi: format.contiguousBit === undefined ? 0 : 1 << (format.contiguousBit - 32),
@@ -217,13 +216,13 @@ function row(format: PageTableFormat, level: LevelFormat, last: boolean): Int32A
   r[INDEX_BITS] = width(level.index)
   r[LEAF_MASK] = mark === undefined ? 0 : 1 << mark.bit
   r[LEAF_VALUE] = mark === undefined ? 0 : mark.value << mark.bit
-  r[TABLE_RESERVED_LO] = low(table)
+  r[TABLE_RESERVED_LO] = lowHalf(table)
   r[TABLE_RESERVED_HI] = highHalf(table)
-  r[LEAF_RESERVED_LO] = low(leaf)
+  r[LEAF_RESERVED_LO] = lowHalf(leaf)
   r[LEAF_RESERVED_HI] = highHalf(leaf)
-  r[LEAF_ADDRESS_LO] = low(address)
+  r[LEAF_ADDRESS_LO] = lowHalf(address)
   r[LEAF_ADDRESS_HI] = highHalf(address)
-  r[OFFSET_LO] = low(below)
+  r[OFFSET_LO] = lowHalf(below)
   r[OFFSET_HI] = highHalf(below)
   r[PAGE_BITS] = level.index[1]
   r[CONTIGUOUS_BITS] = level.contiguous ?? level.index[1]

@@ -137,7 +137,7 @@ export class Stage extends TableWalk {
     const c = this.compiled
     this.depth = c.last - n
     if (n === 0) {
-      this.outHi = entryHi & ADDRESS_HI
+      this.outHi = entryHi & c.tableHi
       this.outLo = (entryLo & ~0xfff) | (lo & 0xfff)
       this.pageBits = 12
       return (((entryLo ^ c.pageWant) & c.pageMaskLo) | (entryHi & c.pageMaskHi)) === 0

@@ -1,6 +1,6 @@
 // What routines (instructions too stateful for operations) work on, and the checks many of them share.
 
-import { halves, split } from '../../base/addr.js'
+import { highHalf as high, lowHalf as low } from '../../base/addr.js'
 import type { IrOp, Routine } from '../ir/ops.js'
 import type { MemoryPort, SystemPort } from './ports.js'
 import { ABORT, CR4, FLAG, SLOT, VECTOR, type X86State } from './registers.js'
@@ -17,20 +17,7 @@ export function routine(name: string, run: (m: X86Machine, op: IrOp) => void): R
   return { name, run }
 }
 
-/** Low half of a 64-bit value, as memory ports take it. */
-export function low(v: bigint): number {
-  split(v)
-  return halves[0]!
-}
-
-/**
- * High half. By way of memory and not by `v >> 32n`: optimized code of V8 11.3 (Node 20) ends the process when a
- * value merged from two paths is shifted right and cut to 64 bits or less.
- */
-export function high(v: bigint): number {
-  split(v)
-  return halves[1]!
-}
+export { high, low }
 
 /** Whether bits 63:47 (63:56 with LA57) are equal (SDM vol. 1, 3.3.7.1). */
 export function isCanonical(s: X86State, v: bigint): boolean {
