@@ -38,11 +38,12 @@ export class Vm implements OpenFile {
     this.parts = parts
     this.mm = owner.mm
     this.#gone = gone
+    // Refused with EBUSY when the address space has PASIDs already: their bindings would be missed.
+    this.#stopPasids = parts.pasidSource?.subscribe(owner.mm, this.pasids)
     this.slots = new SlotTable(this.memory, owner.memory, () => {
       for (const vcpu of this.#vcpus.values()) vcpu.memoryChanged()
     })
     this.interrupts = new IrqRouting(() => this.#apics(), MAX_ROUTES)
-    this.#stopPasids = parts.pasidSource?.subscribe(owner.mm, this.pasids)
   }
 
   /** vCPUs by id. */
