@@ -44,6 +44,8 @@ export class TranslationCache {
   readonly #held = new Int32Array(LARGEST + 1)
   #sizes = 0
   #count = 0
+  /** Counts insertions and removals. */
+  changes = 0
 
   /** Entries held. */
   get count(): number {
@@ -123,6 +125,7 @@ export class TranslationCache {
     e[at + KEY] = key
     e[at + FLAGS] = (read ? READ : 0) | (write ? WRITE : 0) | (execute ? EXECUTE : 0)
     this.#page[slot] = output - ((ask.lo & ~(-1 << bits)) >>> 0)
+    this.changes++
     this.#place[slot] = this.#count
     this.#used[this.#count++] = slot
     if (this.#held[bits]!++ === 0) this.#sizes |= 1 << bits
@@ -153,6 +156,7 @@ export class TranslationCache {
 
   /** Drops everything. */
   clear(): void {
+    this.changes++
     this.#entries.fill(FREE)
     this.#held.fill(0)
     this.#sizes = 0
@@ -211,6 +215,7 @@ export class TranslationCache {
     const key = this.#entries[at]!
     if (key === FREE) return
     this.#entries[at] = FREE
+    this.changes++
     const last = this.#used[--this.#count]!
     this.#used[this.#place[slot]!] = last
     this.#place[last] = this.#place[slot]!

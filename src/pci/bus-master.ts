@@ -22,6 +22,7 @@ import {
   NO_PASID,
   Translation,
 } from './request.js'
+import { memoTag, TransferMemo } from './transfer-memo.js'
 import type { UpstreamTranslator } from './upstream.js'
 
 const NO_TAG: DmaTag = {}
@@ -46,12 +47,15 @@ export class BusMaster {
   readonly #messageView = new DataView(this.#message.buffer)
   /** The fabric's epoch at which the tag in `#request` was admitted. */
   #admittedAt = -1
+  /** That tag, as the memo knows it. */
+  #tag = 0
   /** The function's translation cache is in use; as of that epoch. */
   #cached = false
   /** Physical range that translated requests of the transfer under way may pass to. */
   #passFrom = 0
   #passTo = 0
   readonly #copies: RamCopy
+  readonly #memo: TransferMemo
 
   constructor(node: PciNode, ats?: AtsCapability, pasid?: PasidCapability) {
     this.#node = node
@@ -60,11 +64,13 @@ export class BusMaster {
     this.#ats = ats
     this.#pasid = pasid
     this.#trace = node.fabric.trace.point('dma')
+    this.#memo = new TransferMemo(node.fabric, ats?.cache)
   }
 
   /** Reads `bytes.length` bytes at the address into `bytes`. */
   read(hi: number, lo: number, bytes: Uint8Array, tag: DmaTag = NO_TAG): boolean {
     if (!this.#admitted(tag) && !this.#admit(hi, lo, tag)) return false
+    if (!this.#trace.on && this.#memo.move(false, hi, lo, this.#tag, bytes)) return true
     const room = 4096 - (lo & 4095)
     return bytes.length <= room && this.#direct(hi, lo)
       ? this.#one(false, hi, lo, bytes)
@@ -74,6 +80,7 @@ export class BusMaster {
   /** Writes `bytes` at the address. Pages before a refused one are written. */
   write(hi: number, lo: number, bytes: Uint8Array, tag: DmaTag = NO_TAG): boolean {
     if (!this.#admitted(tag) && !this.#admit(hi, lo, tag)) return false
+    if (!this.#trace.on && this.#memo.move(true, hi, lo, this.#tag, bytes)) return true
     const room = 4096 - (lo & 4095)
     return bytes.length <= room && this.#direct(hi, lo)
       ? this.#one(true, hi, lo, bytes)
@@ -141,6 +148,7 @@ export class BusMaster {
     const translated = this.#cached && !message
     if (bridge && !bridge.forwards(r.pasid >= 0, translated))
       return this.#fail(bridge.masterEnabled ? 'blocked' : 'bus-master-disabled', COMPLETION.UR, 0)
+    this.#tag = memoTag(r.pasid, r.execute, r.privileged)
     if (!message) this.#admittedAt = this.#fabric.epoch
     return true
   }
@@ -174,6 +182,7 @@ export class BusMaster {
     const region = memory.ramAt(output)
     if (region !== undefined && output + length <= region.base + region.size) {
       this.#copies.copy(write, region, output + length, bytes, 0, length)
+      this.#memo.keep(write, hi, lo, this.#tag, region, output - (lo & 4095), 4096)
       return true
     }
     const { pasid, execute, privileged } = r
@@ -269,6 +278,10 @@ export class BusMaster {
       }
     }
     if (run) this.#copies.copy(write, run, runEnd, bytes, runFrom, done)
+    if (run && runFrom === 0 && translator !== undefined && !tracing) {
+      const known = length + (startLo & 4095)
+      this.#memo.keep(write, startHi, startLo, this.#tag, run, runEnd - known, known)
+    }
     return true
   }
 

@@ -11,8 +11,16 @@ import type {
   Translation,
 } from './request.js'
 
+/** Value of `UpstreamTranslator.answers` while every request must be asked about. */
+export const ASK_EACH_TIME = -1
+
 /** Translates the requests of the functions below it. Called on the DMA path: must not allocate. */
 export interface UpstreamTranslator {
+  /**
+   * A number that changes when an answer given by `translate` may not be given again: while it stays, a requester
+   * may go by the last answer. `ASK_EACH_TIME`, or nothing, when somebody wants to see every request.
+   */
+  readonly answers?: number
   /**
    * Answers one piece of an untranslated (AT 0) or translated (AT 2) request that lies inside one
    * 4 KiB page. A refusal is `UR` or `CA` in `into.status`; the fault is the translator's to record.

@@ -19,6 +19,8 @@ const kindOf = (b: Binding): number =>
 export class Caches implements TranslationCaches {
   /** Answers in front of the IOTLB are good while they carry this. */
   epoch = EPOCH_STEP
+  /** Counts epochs, and never starts again. */
+  epochs = 0
   /** What `find` found or `keep` kept: PERM_*, log2 of the page, and the physical address. */
   rights = 0
   pageBits = 12
@@ -39,6 +41,7 @@ export class Caches implements TranslationCaches {
 
   /** Makes every answer in front of the IOTLB stale. */
   touch(): void {
+    this.epochs++
     if (this.epoch !== LAST_EPOCH) this.epoch += EPOCH_STEP
     else {
       this.epoch = EPOCH_STEP

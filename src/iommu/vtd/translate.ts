@@ -23,6 +23,7 @@ import {
   type PageRequest,
   type Translation,
 } from '../../pci/request.js'
+import { ASK_EACH_TIME } from '../../pci/upstream.js'
 import { AtsTranslator } from './ats.js'
 import { Caches } from './caches.js'
 import type { VtdConfig } from './config.js'
@@ -110,6 +111,11 @@ export class Translator {
   enable(enabled: boolean): void {
     this.#enabled = enabled
     this.caches.touch()
+  }
+
+  /** See `UpstreamTranslator`: answers hold until the next invalidation, as those in the front table do. */
+  get answers(): number {
+    return this.#point.on ? ASK_EACH_TIME : this.caches.epochs
   }
 
   /** Answers an untranslated or translated request; see `UpstreamTranslator`. */

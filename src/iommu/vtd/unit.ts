@@ -227,6 +227,10 @@ export class VtdUnit implements UpstreamTranslator, MessageSink, MmioTarget {
     else this.#file.write32(offset, value)
   }
 
+  get answers(): number {
+    return this.#translator.answers
+  }
+
   translate(r: MemoryRequest, into: Translation): void {
     this.#translator.translate(r, into)
   }
