@@ -54,6 +54,13 @@ function names(fd: Fd, rules: Rules): Names {
     n === undefined || all.set(uapi.VFIO_GET_API_VERSION + n, [name, struct])
   add(calls['pasid-request'], 'VFIO_IOMMU_PASID_REQUEST', uapi.vfio_iommu_type1_pasid_request)
   add(calls['nesting-op'], 'VFIO_IOMMU_NESTING_OP', uapi.vfio_iommu_type1_nesting_op)
+  add(calls['set-pasid-table'], 'VFIO_IOMMU_SET_PASID_TABLE', uapi.vfio_iommu_type1_set_pasid_table)
+  add(
+    calls['cache-invalidate'],
+    'VFIO_IOMMU_CACHE_INVALIDATE',
+    uapi.vfio_iommu_type1_cache_invalidate,
+  )
+  add(calls['set-msi-binding'], 'VFIO_IOMMU_SET_MSI_BINDING', uapi.vfio_iommu_type1_set_msi_binding)
   return all
 }
 

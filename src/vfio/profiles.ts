@@ -1,14 +1,20 @@
 // The one table of differences between the revisions of the interface. Behaviour reads a rule by name and
-// never asks which profile it is in. Sources: vSVA v7 and its review, Linux 5.9, 5.12 and 7.2.
+// never asks which profile it is in. Sources: vSVA v7 and its review, Linux 5.9, 5.12
+// and 7.2, "SMMUv3 Nested Stage Setup (VFIO part)" v13 (N13: L512 with its calls).
 
 /** Revisions of the interface that can be selected. */
-export type ProfileName = 'V7R' | 'V7' | 'L59' | 'L512' | 'L72'
+export type ProfileName = 'V7R' | 'V7' | 'L59' | 'L512' | 'L72' | 'N13'
 
 /** Capabilities of GET_INFO that a profile emits, in order. */
 export type InfoCapability = 'migration' | 'dma-avail' | 'iova-range' | 'nesting'
 
 /** Container calls that not every profile has. */
-export type ContainerCall = 'pasid-request' | 'nesting-op'
+export type ContainerCall =
+  | 'pasid-request'
+  | 'nesting-op'
+  | 'set-pasid-table'
+  | 'cache-invalidate'
+  | 'set-msi-binding'
 
 /** What a profile decides; one row of the table each. */
 export interface Rules {
@@ -67,44 +73,45 @@ export interface Rules {
 }
 
 const V7_CALLS = { 'pasid-request': 18, 'nesting-op': 19 } as const
+const N13_CALLS = { 'set-pasid-table': 18, 'cache-invalidate': 19, 'set-msi-binding': 20 } as const
 const NESTED = ['migration', 'iova-range', 'nesting'] as const
 const STOCK = ['migration', 'dma-avail', 'iova-range'] as const
 const EARLY = ['migration', 'iova-range'] as const
 
 type Table = {
-  readonly [R in keyof Rules]: readonly [Rules[R], Rules[R], Rules[R], Rules[R], Rules[R]]
+  readonly [R in keyof Rules]: readonly [Rules[R], Rules[R], Rules[R], Rules[R], Rules[R], Rules[R]]
 }
-const columns: readonly ProfileName[] = ['V7R', 'V7', 'L59', 'L512', 'L72']
+const columns: readonly ProfileName[] = ['V7R', 'V7', 'L59', 'L512', 'L72', 'N13']
 // biome-ignore format: table
 const table: Table = {
-  //                       V7R         V7          L59        L512        L72
-  nestingType:            [true,       true,       true,      true,       false],
-  nestingInfo:            [true,       true,       false,     false,      false],
-  calls:                  [V7_CALLS,   V7_CALLS,   {},        {},         {}],
-  infoCapabilities:       [NESTED,     NESTED,     EARLY,     STOCK,      STOCK],
-  nestingCapability:      [3,          3,          0,         0,          0],
-  capabilityAlign:        [1,          1,          1,         1,          8],
-  pasidLimitIncluded:     [false,      true,       false,     false,      false],
-  pasidBitsHonoured:      [true,       false,      true,      true,       true],
-  bindRollback:           ['own',      'all',      'own',     'own',      'own'],
-  pasidNarrowed:          [false,      true,       false,     false,      false],
-  noFormat:               ['attach',   'info',     'attach',  'attach',   'attach'],
-  oneNestedGroup:         [true,       true,       false,     false,      false],
-  faultRegions:           [true,       false,      false,     false,      false],
-  unmapAll:               [false,      false,      false,     true,       true],
-  updateVaddr:            [false,      false,      false,     'always',   'after-set'],
-  wrap:                   ['EINVAL',   'EINVAL',   'EINVAL',  'EINVAL',   'EOVERFLOW'],
-  wrapFirst:              [false,      false,      false,     false,      true],
-  foreignUnmapStops:      [true,       true,       true,      true,       false],
-  containerImpliesViable: [false,      false,      false,     false,      true],
-  negativeFd:             ['EINVAL',   'EINVAL',   'EINVAL',  'EINVAL',   'EBADF'],
-  notContainer:           ['EINVAL',   'EINVAL',   'EINVAL',  'EINVAL',   'EBADFD'],
-  viableAtSetContainer:   [false,      false,      false,     false,      true],
-  deviceNameFirst:        [false,      false,      false,     false,      true],
-  deviceInfoCapOffset:    [false,      false,      false,     true,       true],
-  pasidCapability:        [true,       true,       false,     false,      false],
-  dynamicMsix:            [false,      false,      false,     false,      true],
-  features:               [[0],        [0],        [0],       [0],        [0, 10]],
+  //                       V7R         V7          L59        L512        L72           N13
+  nestingType:            [true,       true,       true,      true,       false,        true],
+  nestingInfo:            [true,       true,       false,     false,      false,        false],
+  calls:                  [V7_CALLS,   V7_CALLS,   {},        {},         {},           N13_CALLS],
+  infoCapabilities:       [NESTED,     NESTED,     EARLY,     STOCK,      STOCK,        STOCK],
+  nestingCapability:      [3,          3,          0,         0,          0,            0],
+  capabilityAlign:        [1,          1,          1,         1,          8,            1],
+  pasidLimitIncluded:     [false,      true,       false,     false,      false,        false],
+  pasidBitsHonoured:      [true,       false,      true,      true,       true,         true],
+  bindRollback:           ['own',      'all',      'own',     'own',      'own',        'own'],
+  pasidNarrowed:          [false,      true,       false,     false,      false,        false],
+  noFormat:               ['attach',   'info',     'attach',  'attach',   'attach',     'attach'],
+  oneNestedGroup:         [true,       true,       false,     false,      false,        false],
+  faultRegions:           [true,       false,      false,     false,      false,        true],
+  unmapAll:               [false,      false,      false,     true,       true,         true],
+  updateVaddr:            [false,      false,      false,     'always',   'after-set',  'always'],
+  wrap:                   ['EINVAL',   'EINVAL',   'EINVAL',  'EINVAL',   'EOVERFLOW',  'EINVAL'],
+  wrapFirst:              [false,      false,      false,     false,      true,         false],
+  foreignUnmapStops:      [true,       true,       true,      true,       false,        true],
+  containerImpliesViable: [false,      false,      false,     false,      true,         false],
+  negativeFd:             ['EINVAL',   'EINVAL',   'EINVAL',  'EINVAL',   'EBADF',      'EINVAL'],
+  notContainer:           ['EINVAL',   'EINVAL',   'EINVAL',  'EINVAL',   'EBADFD',     'EINVAL'],
+  viableAtSetContainer:   [false,      false,      false,     false,      true,         false],
+  deviceNameFirst:        [false,      false,      false,     false,      true,         false],
+  deviceInfoCapOffset:    [false,      false,      false,     true,       true,         true],
+  pasidCapability:        [true,       true,       false,     false,      false,        false],
+  dynamicMsix:            [false,      false,      false,     false,      true,         false],
+  features:               [[0],        [0],        [0],       [0],        [0, 10],      [0]],
 }
 
 /** Names that `rulesOf` knows. */

@@ -1,5 +1,5 @@
 // The type1 IOMMU driver of a container (types 1, 3 and 6): groups on domains, GET_INFO, and the dispatch of the
-// calls that type1-dma.ts, dirty.ts and nesting.ts carry out. uapi linux/vfio.h; attach order: vSVA v7 on 5.9.
+// calls that type1-dma.ts, dirty.ts, nesting.ts and pasid-table.ts carry out. uapi linux/vfio.h; attach order: vSVA v7 on 5.9.
 import { ErrnoError } from '../base/errno.js'
 import type { TraceBus } from '../base/trace.js'
 import type { IommuCore } from '../iommu/core.js'
@@ -8,6 +8,7 @@ import { IOMMU_NESTING_FEAT_SYSWIDE_PASID } from '../iommu/uapi.js'
 import type { Process } from '../sys/process.js'
 import { DmaMappings } from './dma.js'
 import { type NestedGroup, NestingCalls } from './nesting.js'
+import { PasidTableCalls } from './pasid-table.js'
 import type { PasidContext, PasidContexts } from './pasids.js'
 import type { Rules } from './profiles.js'
 import { DmaCalls, type DmaLimits } from './type1-dma.js'
@@ -83,8 +84,12 @@ export class Type1 implements DmaLimits, InfoSource {
   readonly #v2: boolean
   readonly #dma: DmaCalls
   readonly #stage1: NestingCalls
+  readonly #table: PasidTableCalls
   readonly #pasidRequest: number
   readonly #nestingOp: number
+  readonly #setPasidTable: number
+  readonly #cacheInvalidate: number
+  readonly #setMsiBinding: number
   #attached: Attached[] = []
   #ranges: readonly IovaRange[] = []
   #granule = 4096
@@ -104,6 +109,10 @@ export class Type1 implements DmaLimits, InfoSource {
     const number = (n: number | undefined) => (n === undefined ? -1 : vfioIo(n))
     this.#pasidRequest = number(rules.calls['pasid-request'])
     this.#nestingOp = number(rules.calls['nesting-op'])
+    this.#table = new PasidTableCalls(() => this.#attached)
+    this.#setPasidTable = number(rules.calls['set-pasid-table'])
+    this.#cacheInvalidate = number(rules.calls['cache-invalidate'])
+    this.#setMsiBinding = number(rules.calls['set-msi-binding'])
   }
 
   get granule(): number {
@@ -125,6 +134,11 @@ export class Type1 implements DmaLimits, InfoSource {
     return this.#stage1.group
   }
 
+  /** Whether a guest's tables can be under the devices, so that faults have somebody to go to. */
+  get nests(): boolean {
+    return this.#attached.some(a => a.domain.nesting)
+  }
+
   /** Whether DMA of every domain is coherent with the processor's caches. */
   get coherent(): boolean {
     return this.#attached.every(a => a.domain.coherent)
@@ -142,6 +156,9 @@ export class Type1 implements DmaLimits, InfoSource {
     if (cmd === VFIO_IOMMU_UNMAP_DMA) return this.#dma.unmap(arg, caller)
     if (cmd === this.#pasidRequest) return this.#stage1.pasidRequest(arg, caller)
     if (cmd === this.#nestingOp) return this.#stage1.nestingOp(arg, caller)
+    if (cmd === this.#setPasidTable) return this.#table.setPasidTable(arg, caller)
+    if (cmd === this.#cacheInvalidate) return this.#table.cacheInvalidate(arg, caller)
+    if (cmd === this.#setMsiBinding) return this.#table.setMsiBinding(arg, caller)
     if (cmd === VFIO_IOMMU_GET_INFO) return type1Info(this, arg, caller)
     if (cmd === VFIO_IOMMU_DIRTY_PAGES) {
       if (!this.#v2) throw new ErrnoError('EACCES', 'VFIO_IOMMU_DIRTY_PAGES: a type 1 container')

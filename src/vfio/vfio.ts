@@ -165,8 +165,8 @@ export class Vfio {
     if (fn === undefined) throw new Error(`group ${group.id} has a member that is no function`)
     let open = this.#devices.get(bdf)
     if (open === undefined) {
-      const nested = group.container?.driver?.nested !== undefined
-      open = { device: new VfioPciDevice(fn, nested, this.#deviceEnv), files: 0 }
+      const nests = group.container?.driver?.nests ?? false
+      open = { device: new VfioPciDevice(fn, nests, this.#deviceEnv), files: 0 }
       this.#devices.set(bdf, open)
     }
     const held = open
