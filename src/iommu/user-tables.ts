@@ -26,6 +26,8 @@ export interface PagingTable extends IoTable, Domain {
   free(): void
   /** Whether it was made for dirty tracking. */
   readonly tracksDirty: boolean
+  /** Whether it is tracking now. */
+  readonly keepsDirty: boolean
   /** Makes the hardware keep dirty flags, or stop. */
   setDirtyTracking(on: boolean): void
   /** Tells what was written to in a range since the last time, clearing it unless `keep`. */
@@ -60,6 +62,10 @@ export interface HardwareInfo {
   readonly ecap: bigint
   /** Bits of PASIDs; 0 without. */
   readonly pasidBits: number
+  /** The unit serves requests under PASIDs, of whatever device. */
+  readonly unitPasids: boolean
+  /** DMA snoops processor caches. */
+  readonly coherent: boolean
   /** Requests under a PASID may ask to execute, or be privileged. */
   readonly pasidExecute: boolean
   readonly pasidPrivileged: boolean

@@ -48,6 +48,8 @@ export class VtdUserTables implements UserTables {
       cap: this.#registers.read('CAP_REG').$value,
       ecap: this.#registers.read('ECAP_REG').$value,
       pasidBits,
+      unitPasids: capabilities.pasid,
+      coherent: capabilities.snoop,
       pasidExecute: (modes & PASID_EXECUTE) !== 0,
       pasidPrivileged: (modes & PASID_PRIVILEGED) !== 0,
       ats,
