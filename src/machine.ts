@@ -57,6 +57,8 @@ export interface MachineDescription {
   readonly pasidCapacity?: number
   /** Access control of root ports, without which what is below a port shares a group. Default true. */
   readonly acs?: boolean
+  /** Devices that are no PCI functions: a requester id, and the function whose group they share. */
+  readonly namespaceDevices?: readonly { readonly requester: string; readonly beside: string }[]
   /** Puts others in front of, or beside, the IOMMU's driver, each for the functions it covers: for tests. */
   readonly drivers?: (driver: IommuDriver) => readonly DriverPlace[]
 }
@@ -141,13 +143,19 @@ export function createMachine(description: MachineDescription = {}): Machine {
     trace,
     ...(description.pasidCapacity === undefined ? {} : { capacity: description.pasidCapacity }),
   })
+  const namespaceDevices = (description.namespaceDevices ?? []).map(n => ({
+    requester: idOf(n.requester),
+    function: find(fabric, n.beside).bdf,
+  }))
   const iommu = new IommuCore({
     config: new PciConfig(memory, HOST_RANGES.ecamBase),
     clock,
     pageResponseTimeoutNs: description.pageResponseTimeoutNs ?? 0,
+    namespaceDevices,
   })
   const vtd = { memory, frames, registerBase: REGISTERS, interrupts, clock, trace, ioasid }
-  const driver = new VtdDriver(vtd)
+  const requesters = namespaceDevices.map(n => n.requester)
+  const driver = new VtdDriver({ ...vtd, namespaceDevices: requesters })
   const places: readonly DriverPlace[] = description.drivers?.(driver) ?? [{ driver }]
   for (const place of places) iommu.add(place.driver, place.covers)
   const vfio = registerVfio({
@@ -191,8 +199,7 @@ function placeDevices(
   { devices = [], acs = true }: Pick<MachineDescription, 'devices' | 'acs'>,
 ): void {
   const places = devices.map(({ at, model }) => {
-    const id = parseBdf(at)
-    if (id === undefined) throw new RangeError(`'${at}' is no PCI address: write 0000:bb:dd.f`)
+    const id = idOf(at)
     if (id >> 8 === 0)
       throw new RangeError(`${at}: bus 0 holds the root ports; use bus 1 and above`)
     if (id & 0xf8) throw new RangeError(`${at}: a bus below a root port has device 0 only`)
@@ -203,6 +210,12 @@ function placeDevices(
     const port = fabric.addRootPort({ acs })
     for (const { id, model } of places) if (id >> 8 === bus) port.add(model, id & 7)
   }
+}
+
+function idOf(at: string): number {
+  const id = parseBdf(at)
+  if (id === undefined) throw new RangeError(`'${at}' is no PCI address: write 0000:bb:dd.f`)
+  return id
 }
 
 function find(fabric: RootComplex, at: string): PciFunction {

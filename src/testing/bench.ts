@@ -12,6 +12,7 @@ import {
 import type { DeviceModel } from '../pci/function.js'
 import type { ProcessOptions } from '../sys/process.js'
 import { Sys } from '../sys/sys.js'
+import type { Mdev } from '../vfio/index.js'
 import { testDevice } from './devices.js'
 import { type BenchFunction, callNumbers, Program, type ProgramMachine } from './program.js'
 import { type DmaOptions, type DmaOutcome, type Page, type Space, Spaces } from './spaces.js'
@@ -28,6 +29,7 @@ export interface BenchOptions
     | 'acs'
     | 'pasidCapacity'
     | 'pageResponseTimeoutNs'
+    | 'namespaceDevices'
     | 'ramBytes'
   > {
   /** The model of both functions. */
@@ -62,6 +64,7 @@ export class Bench {
   readonly #on: ProgramMachine
   readonly #spaces: Spaces
   readonly #start: BenchHoldings
+  #mdevs = 0
 
   constructor(options: BenchOptions = {}) {
     this.machine = createMachine(describe(options))
@@ -84,6 +87,14 @@ export class Bench {
   process(options: ProcessOptions = {}): Program {
     const { kernel } = this.machine
     return new Program(new Sys(kernel.spawn({ memlock: 64 * 2 ** 20, ...options })), this.#on)
+  }
+
+  /** Makes a mediated device with a group of its own: software only, or backed by function `backing`. */
+  mdev(backing?: number): Mdev {
+    const name = `00000000-0000-4000-8000-${(this.#mdevs++).toString(16).padStart(12, '0')}`
+    const { vfio } = this.machine
+    if (backing === undefined) return vfio.createMdev({ name })
+    return vfio.createMdev({ name, backing: this.functions[backing]!.bdf })
   }
 
   /** Runs everything that is due. */

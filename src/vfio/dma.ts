@@ -172,14 +172,16 @@ export class DmaMappings {
     }
   }
 
-  /** Takes a domain away. With the last one every mapping goes. */
-  removeDomain(domain: Domain): void {
+  /** Takes a domain away. With the last one every mapping goes, or when `keep` its pins alone. */
+  removeDomain(domain: Domain, keep: boolean): void {
     const at = this.#domains.indexOf(domain)
     if (at < 0) return
-    if (this.#domains.length === 1) this.unmap(0, 2 ** 52, false, undefined)
+    const last = this.#domains.length === 1
+    if (last && !keep) this.unmap(0, 2 ** 52, false, undefined)
     else {
       for (const m of this.in(0, 2 ** 52)) domain.unmap(m.iovaPage, m.pages)
       domain.flush()
+      if (last) for (const m of this.in(0, 2 ** 52)) this.#unpin(m)
     }
     this.#domains.splice(at, 1)
   }

@@ -7,6 +7,7 @@ import { O_RDWR } from '../sys/open-file.js'
 import type { Process } from '../sys/process.js'
 import { Container } from './container.js'
 import type { IoctlTrace } from './ioctl-trace.js'
+import { type Mdev, NO_BACKING } from './mdev.js'
 import type { Rules } from './profiles.js'
 import type { AttachableGroup } from './type1.js'
 import {
@@ -32,6 +33,8 @@ export interface GroupEnvironment {
   driverOf(bdf: number): string | undefined
   /** Opens a function for a user; `release` is called when its file is. */
   openDevice(bdf: number, group: Group, release: () => void): OpenFile
+  /** Opens a mediated device. */
+  openMdev(mdev: Mdev, release: () => void): OpenFile
   readonly trace: IoctlTrace
 }
 
@@ -39,15 +42,22 @@ export interface GroupEnvironment {
 export class Group implements AttachableGroup {
   readonly id: number
   readonly devices: readonly number[]
+  readonly mdev: Mdev | undefined
   readonly #env: GroupEnvironment
   #container: Container | undefined = undefined
   #users = 0
   #open = false
 
-  constructor(id: number, devices: readonly number[], env: GroupEnvironment) {
+  constructor(id: number, devices: readonly number[], env: GroupEnvironment, mdev?: Mdev) {
     this.id = id
     this.devices = devices
+    this.mdev = mdev
     this.#env = env
+  }
+
+  /** Whether somebody has its file, or a device of it. */
+  get opened(): boolean {
+    return this.#open || this.#container !== undefined
   }
 
   get container(): Container | undefined {
@@ -56,7 +66,7 @@ export class Group implements AttachableGroup {
 
   /** Whether some endpoint is bound to VFIO. */
   get present(): boolean {
-    return this.devices.some(bdf => this.#env.driverOf(bdf) === VFIO_PCI)
+    return this.mdev !== undefined || this.devices.some(bdf => this.#env.driverOf(bdf) === VFIO_PCI)
   }
 
   /** Whether no endpoint is in the hands of another driver that does DMA. */
@@ -160,12 +170,16 @@ export class Group implements AttachableGroup {
     if (!this.viable) throw new ErrnoError('EINVAL', `${call}: the group is not viable`)
     const bdf = this.#named(name)
     caller.fds.reserve()
-    const file = this.#env.openDevice(bdf, this, () => this.#drop())
+    const release = () => this.#drop()
+    const file = this.mdev
+      ? this.#env.openMdev(this.mdev, release)
+      : this.#env.openDevice(bdf, this, release)
     this.#users++
     return caller.fds.install(file, O_RDWR)
   }
 
   #named(name: string): number {
+    if (this.mdev?.name === name) return NO_BACKING
     // Options such as a VF token follow after a space.
     const bdf = parseBdf(name.split(' ')[0]!)
     const ours =

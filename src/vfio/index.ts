@@ -1,4 +1,6 @@
 // VFIO, as `vfio-emu/vfio` exports it. Structures and numbers are `vfio-emu/uapi`.
+
+export { Mdev, type MdevModel, type MdevOptions, type MdevRegion } from './mdev.js'
 export {
   type ProfileName,
   type ProfileName as VfioProfile,

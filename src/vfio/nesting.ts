@@ -17,6 +17,7 @@ import {
 } from '../iommu/uapi.js'
 import type { UserMemory } from '../mem/user-memory.js'
 import type { Process } from '../sys/process.js'
+import { NO_BACKING } from './mdev.js'
 import type { PasidContext } from './pasids.js'
 import type { Rules } from './profiles.js'
 import {
@@ -46,8 +47,14 @@ export interface NestedGroup {
   readonly info: NestingInfo
   /** Undefined when the IOMMU does not ask for system-wide PASIDs. */
   readonly context: PasidContext | undefined
-  /** Requester ids, in the group's order. */
-  readonly devices: readonly number[]
+  /** Requester ids in the group's order, looked at for each call; NO_BACKING for a member that lost its function. */
+  readonly members: { readonly devices: readonly number[] }
+}
+
+/** A member's requester id; EINVAL for a mediated device that lost its backing function. */
+function backed(bdf: number): number {
+  if (bdf === NO_BACKING) throw new ErrnoError('EINVAL', `${OP}: a member has no backing function`)
+  return bdf
 }
 
 /** Runs `work` and returns its refusal, for results that the interface hides. */
@@ -145,7 +152,7 @@ export class NestingCalls {
   /** Unbinds every PASID of the process from every device: what leaving the container does first. */
   unbindAll(group: NestedGroup): void {
     group.context?.forEach(pasid => {
-      for (const bdf of group.devices) this.#unbindFrom(group.domain, bdf, BigInt(pasid))
+      for (const bdf of group.members.devices) this.#unbindFrom(group.domain, bdf, BigInt(pasid))
     })
   }
 
@@ -162,11 +169,11 @@ export class NestingCalls {
     return group
   }
 
-  #bind({ domain, devices }: NestedGroup, memory: UserMemory, at: number): void {
+  #bind({ domain, members: { devices } }: NestedGroup, memory: UserMemory, at: number): void {
     // One reading serves every device, so that they cannot be told different things (E158).
     const data = readGpasidBind(memory, at, {}, this.#data)
     for (let i = 0; i < devices.length; i++) {
-      const refusal = refusalOf(() => domain.bindGpasid(devices[i]!, data))
+      const refusal = refusalOf(() => domain.bindGpasid(backed(devices[i]!), data))
       this.#tell('bind', devices[i]!, data.hpasid, refusal)
       if (refusal === undefined) continue
       const undo = this.#rules.bindRollback === 'own' ? devices.slice(0, i) : devices
@@ -175,7 +182,7 @@ export class NestingCalls {
     }
   }
 
-  #unbind({ domain, devices }: NestedGroup, memory: UserMemory, at: number): void {
+  #unbind({ domain, members: { devices } }: NestedGroup, memory: UserMemory, at: number): void {
     let pasid = 0n
     const unreadable = refusalOf(() => {
       const { hpasid } = readGpasidBind(memory, at, UNBIND, this.#data)
@@ -192,11 +199,11 @@ export class NestingCalls {
       'unbind',
       bdf,
       pasid,
-      refusalOf(() => domain.unbindGpasid(bdf, pasid)),
+      refusalOf(() => domain.unbindGpasid(backed(bdf), pasid)),
     )
   }
 
-  #invalidate({ domain, devices }: NestedGroup, memory: UserMemory, at: number): void {
+  #invalidate({ domain, members: { devices } }: NestedGroup, memory: UserMemory, at: number): void {
     let info: CacheInvalidate | undefined
     const unreadable = refusalOf(() => {
       info = readCacheInvalidate(memory, at, this.#info)
@@ -205,7 +212,9 @@ export class NestingCalls {
     const pasid = info && pasidOf(info)?.pasid
     for (const bdf of devices) {
       const known = info
-      const refusal = known ? refusalOf(() => domain.cacheInvalidate(bdf, known)) : unreadable
+      const refusal = known
+        ? refusalOf(() => domain.cacheInvalidate(backed(bdf), known))
+        : unreadable
       this.#tell('invalidate', bdf, pasid, refusal)
     }
   }

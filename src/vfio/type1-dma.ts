@@ -34,6 +34,8 @@ export interface DmaLimits {
   readonly granule: number
   /** Whether [page, page + pages) lies in one valid IOVA range. */
   permits(page: number, pages: number): boolean
+  /** Whether a device that only software makes uses the mappings: then addresses must stay what they are. */
+  readonly emulated: boolean
 }
 
 /** Both calls of one container. */
@@ -143,6 +145,8 @@ export class DmaCalls {
       first = page(ihi, ilo)
       pages = page(shi, slo)
     }
+    if (suspend && this.#limits.emulated)
+      throw refuse('EBUSY', `${UNMAP}: VADDR while a software device uses the container`)
     if (bitmap) this.dirty.checkUnmap(memory, arg, argsz, pages)
     if (this.#v2 && !all) this.#whole(first, pages)
     if (bitmap) this.dirty.report(memory, first, pages)

@@ -7,6 +7,7 @@ import type { Domain, IommuDriver, IovaRange } from '../iommu/domain.js'
 import { IOMMU_NESTING_FEAT_SYSWIDE_PASID } from '../iommu/uapi.js'
 import type { Process } from '../sys/process.js'
 import { DmaMappings } from './dma.js'
+import type { Mdev } from './mdev.js'
 import { type NestedGroup, NestingCalls } from './nesting.js'
 import { PasidTableCalls } from './pasid-table.js'
 import type { PasidContext, PasidContexts } from './pasids.js'
@@ -44,12 +45,20 @@ export interface AttachableGroup {
   readonly id: number
   /** Requester ids, in the group's order. */
   readonly devices: readonly number[]
+  /** The one device of a mediated group; `devices` is empty then. */
+  readonly mdev?: Mdev | undefined
+}
+
+/** A group on a domain, and the functions that are on it for the group. */
+interface AttachedGroup {
+  readonly group: AttachableGroup
+  readonly devices: readonly number[]
 }
 
 interface Attached {
   readonly driver: IommuDriver
   readonly domain: Domain
-  readonly groups: AttachableGroup[]
+  readonly groups: AttachedGroup[]
 }
 
 const LAST_PAGE = 2 ** 52 - 1
@@ -66,7 +75,8 @@ export function checkType1Extension(rules: Rules, id: number, driver?: Type1): n
       return Number(rules.unmapAll)
     case VFIO_UPDATE_VADDR:
       return Number(
-        rules.updateVaddr === 'always' || (rules.updateVaddr !== false && driver !== undefined),
+        rules.updateVaddr === 'always' ||
+          (rules.updateVaddr !== false && driver !== undefined && !driver.emulated),
       )
     case VFIO_DMA_CC_IOMMU:
       return Number(driver?.coherent ?? false)
@@ -91,6 +101,8 @@ export class Type1 implements DmaLimits, InfoSource {
   readonly #cacheInvalidate: number
   readonly #setMsiBinding: number
   #attached: Attached[] = []
+  /** Groups without an IOMMU. */
+  readonly #software = new Set<AttachableGroup>()
   #ranges: readonly IovaRange[] = []
   #granule = 4096
 
@@ -124,6 +136,11 @@ export class Type1 implements DmaLimits, InfoSource {
     const [first, ...others] = this.#attached
     if (first === undefined) return []
     return first.domain.pgsizes.filter(s => others.every(o => o.domain.pgsizes.includes(s)))
+  }
+
+  /** Whether a device that only software makes uses the mappings. */
+  get emulated(): boolean {
+    return this.#software.size > 0
   }
 
   get ranges(): readonly IovaRange[] {
@@ -174,17 +191,24 @@ export class Type1 implements DmaLimits, InfoSource {
    */
   attach(group: AttachableGroup, caller: Process): void {
     const { core, rules, parameters } = { ...this.#env, rules: this.rules }
-    if (this.#nesting && rules.oneNestedGroup && this.#attached.length > 0)
+    if (this.#nesting && rules.oneNestedGroup && this.#attached.length + this.#software.size > 0)
       throw new ErrnoError('EINVAL', 'a nesting container takes one group')
-    const driver = core.deviceDriver(group.devices[0]!)
+    const { mdev } = group
+    if (mdev !== undefined && mdev.backing === undefined) {
+      mdev.mappings = this.mappings
+      this.#software.add(group)
+      return
+    }
+    const devices = mdev?.devices ?? group.devices
+    const driver = core.deviceDriver(devices[0]!)
     if (driver === undefined) throw new ErrnoError('EIO', `group ${group.id} has no IOMMU`)
     const shared = this.#attached.find(a => a.driver === driver)
-    const domain = shared?.domain ?? this.#allocate(group.devices[0]!)
+    const domain = shared?.domain ?? this.#allocate(devices[0]!)
     const undo: (() => void)[] = [() => shared ?? domain.free()]
     try {
-      for (const bdf of group.devices) {
-        domain.attach(bdf)
-        undo.push(() => domain.detach(bdf))
+      for (const bdf of devices) {
+        join(domain, bdf, mdev)
+        undo.push(() => leave(domain, bdf, mdev))
       }
       const nested = this.#nest(domain, group, caller, undo)
       const ranges = intersect(
@@ -203,8 +227,8 @@ export class Type1 implements DmaLimits, InfoSource {
           `group ${group.id}: no interrupt remapping, and allow_unsafe_interrupts is off`,
         )
       if (shared === undefined) this.mappings.addDomain(domain)
-      if (shared) shared.groups.push(group)
-      else this.#attached.push({ driver, domain, groups: [group] })
+      if (shared) shared.groups.push({ group, devices })
+      else this.#attached.push({ driver, domain, groups: [{ group, devices }] })
       if (nested) this.#stage1.group = nested
       this.#recompute()
     } catch (error) {
@@ -215,16 +239,17 @@ export class Type1 implements DmaLimits, InfoSource {
 
   /** Takes a group off: bindings first, then the domain, then the process's PASIDs. */
   detach(id: number): void {
-    const at = this.#attached.findIndex(a => a.groups.some(g => g.id === id))
+    for (const group of this.#software) if (group.id === id) this.#dismiss(group)
+    const at = this.#attached.findIndex(a => a.groups.some(g => g.group.id === id))
     const attached = this.#attached[at]
     if (attached === undefined) return
-    const group = attached.groups.find(g => g.id === id)!
+    const joined = attached.groups.find(g => g.group.id === id)!
     const nested = this.#stage1.group
     if (nested) this.#stage1.unbindAll(nested)
-    for (const bdf of group.devices) attached.domain.detach(bdf)
-    attached.groups.splice(attached.groups.indexOf(group), 1)
+    for (const bdf of joined.devices) leave(attached.domain, bdf, joined.group.mdev)
+    attached.groups.splice(attached.groups.indexOf(joined), 1)
     if (attached.groups.length > 0) return
-    this.mappings.removeDomain(attached.domain)
+    this.mappings.removeDomain(attached.domain, this.emulated)
     if (nested?.domain === attached.domain) {
       this.#stage1.group = undefined
       if (nested.context) this.#unown(nested.domain, nested.context)
@@ -232,6 +257,11 @@ export class Type1 implements DmaLimits, InfoSource {
     attached.domain.free()
     this.#attached.splice(at, 1)
     this.#recompute()
+  }
+
+  #dismiss(group: AttachableGroup): void {
+    group.mdev!.mappings = undefined
+    this.#software.delete(group)
   }
 
   #allocate(bdf: number): Domain {
@@ -270,7 +300,7 @@ export class Type1 implements DmaLimits, InfoSource {
       undo.push(() => domain.setIoasidSet(undefined))
       context = held
     }
-    return { domain, info, context, devices: group.devices }
+    return { domain, info, context, members: group.mdev ?? group }
   }
 
   #unown(domain: Domain, context: PasidContext): void {
@@ -285,6 +315,26 @@ export class Type1 implements DmaLimits, InfoSource {
     )
     this.#granule = Math.max(4096, this.pageSizes[0] ?? 4096)
   }
+}
+
+/** Puts a function on a domain, or under a PASID of its own when it serves mediated devices. */
+function join(domain: Domain, bdf: number, mdev: Mdev | undefined): void {
+  if (mdev === undefined) {
+    domain.attach(bdf)
+    return
+  }
+  if (domain.attachAux === undefined)
+    throw new ErrnoError('EOPNOTSUPP', 'the IOMMU cannot share a function between domains')
+  mdev.pasid = domain.attachAux(bdf)
+}
+
+function leave(domain: Domain, bdf: number, mdev: Mdev | undefined): void {
+  if (mdev === undefined) {
+    domain.detach(bdf)
+    return
+  }
+  domain.detachAux!(bdf)
+  mdev.pasid = undefined
 }
 
 /** The aperture of a domain without its reserved ranges. */

@@ -17,6 +17,7 @@ import { Group, type GroupEnvironment, GroupFile, VFIO_PCI } from './group.js'
 import type { HotResetScope } from './hot-reset.js'
 import { IoctlTrace } from './ioctl-trace.js'
 import { REQUEST_IRQ } from './irqs.js'
+import { Mdev, MdevFile, type MdevOptions } from './mdev.js'
 import { DEFAULT_PASID_QUOTA, PasidContexts } from './pasids.js'
 import { type ProfileName, type Rules, rulesOf } from './profiles.js'
 import { resetPreserving } from './reset.js'
@@ -58,6 +59,9 @@ export interface VfioHoldings {
   readonly pasidContexts: number
 }
 
+/** The driver of functions that serve mediated devices. */
+const MDEV_PARENT = 'mdev-parent'
+
 const DEFAULTS: VfioParameters = {
   dmaEntryLimit: 65535,
   pasidQuota: DEFAULT_PASID_QUOTA,
@@ -77,6 +81,8 @@ export class Vfio {
   readonly #devices = new Map<number, { device: VfioPciDevice; files: number }>()
   readonly #bound = new Map<number, string | undefined>()
   readonly #groups = new Map<number, Group>()
+  readonly #mdevs = new Map<number, { readonly mdev: Mdev; files: number }>()
+  #nextMdevGroup = 0
   readonly #groupEnv: GroupEnvironment
   readonly #deviceEnv: DeviceEnvironment
 
@@ -100,6 +106,7 @@ export class Vfio {
       rules,
       driverOf: bdf => this.driverOf(bdf),
       openDevice: (bdf, group, release) => this.#openDevice(bdf, group, release),
+      openMdev: (mdev, release) => this.#openMdev(mdev, release),
       trace: new IoctlTrace('group', rules, trace),
     }
     this.#deviceEnv = {
@@ -118,7 +125,8 @@ export class Vfio {
 
   /** Name of the driver a function is bound to; undefined: none. Endpoints start with `vfio-pci`. */
   driverOf(bdf: number): string | undefined {
-    return this.#bound.has(bdf) ? this.#bound.get(bdf) : VFIO_PCI
+    if (this.#bound.has(bdf)) return this.#bound.get(bdf)
+    return this.#options.fabric.function(bdf) === undefined ? undefined : VFIO_PCI
   }
 
   /** Binds a function to another driver by name, or to none. EBUSY while a user has it open. */
@@ -126,6 +134,32 @@ export class Vfio {
     if (this.#devices.has(bdf))
       throw new ErrnoError('EBUSY', `${formatBdf(bdf as never)} is open by a user`, 'write')
     this.#bound.set(bdf, driver)
+  }
+
+  /**
+   * Makes a mediated device in a group of its own. A backing function goes to its parent driver and is no longer
+   * for users. EEXIST: the name is taken; EBUSY: a user has the backing function open.
+   */
+  createMdev(options: MdevOptions): Mdev {
+    const { name, backing } = options
+    for (const { mdev } of this.#mdevs.values())
+      if (mdev.name === name) throw new ErrnoError('EEXIST', `a device is called ${name}`, 'write')
+    if (backing !== undefined && this.driverOf(backing) !== MDEV_PARENT)
+      this.bindDriver(backing, MDEV_PARENT)
+    const id = this.#options.core.groups.all.length + this.#nextMdevGroup++
+    const mdev = new Mdev(options, id)
+    this.#mdevs.set(id, { mdev, files: 0 })
+    this.#groups.set(id, new Group(id, [], this.#groupEnv, mdev))
+    return mdev
+  }
+
+  /** Takes a mediated device away. EBUSY while a user has its group. */
+  removeMdev(mdev: Mdev): void {
+    const group = this.#groups.get(mdev.group)
+    if (group?.mdev !== mdev) return
+    if (group.opened) throw new ErrnoError('EBUSY', `${mdev.name} is open by a user`, 'write')
+    this.#groups.delete(mdev.group)
+    this.#mdevs.delete(mdev.group)
   }
 
   /** Asks the user of a function to give it back; false when he did not set a request interrupt. */
@@ -139,7 +173,8 @@ export class Vfio {
     for (const driver of this.#drivers) mappings += driver.mappings.size
     return {
       containers: this.#drivers.size,
-      devices: this.#devices.size,
+      devices:
+        this.#devices.size + [...this.#mdevs.values()].filter(({ files }) => files > 0).length,
       mappings,
       pasidContexts: this.#contexts.size,
     }
@@ -148,6 +183,8 @@ export class Vfio {
   #openGroup(path: string): OpenFile {
     const id = /^\/dev\/vfio\/(\d+)$/.exec(path)?.[1]
     if (id === undefined) throw new ErrnoError('ENOENT', `open ${path}: no such device`, 'open')
+    const mediated = this.#mdevs.has(Number(id)) && this.#groups.get(Number(id))
+    if (mediated) return mediated.open()
     const found = this.#options.core.groups.byId(Number(id))
     if (found === undefined) throw new ErrnoError('ENODEV', `open ${path}: no such group`, 'open')
     return this.#group(found.id, found.endpoints).open()
@@ -176,6 +213,15 @@ export class Vfio {
         held.device.close()
         this.#devices.delete(bdf)
       }
+      release()
+    })
+  }
+
+  #openMdev(mdev: Mdev, release: () => void): OpenFile {
+    const open = this.#mdevs.get(mdev.group)!
+    open.files++
+    return new MdevFile(mdev, this.#deviceEnv.ioctlTrace, () => {
+      if (--open.files === 0) mdev.model.reset()
       release()
     })
   }
