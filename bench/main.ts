@@ -5,16 +5,18 @@ import { cpuRows } from './cpu.js'
 import { dmaRows } from './dma.js'
 import type { Row } from './harness.js'
 import { ioctlRows } from './ioctl.js'
-import { translateRows } from './translate.js'
+import { smmuRows } from './smmu.js'
+import { bareReads, translateRows } from './translate.js'
 
 const HELP = `npm run bench [-- OPTIONS]
   --json FILE   also write the rows as JSON
-  --only TEXT   only groups whose name contains TEXT: translate, dma, ioctl, cpu
+  --only TEXT   only groups whose name contains TEXT: translate, smmu, dma, ioctl, cpu
   --help        this text
 The exit status is 1 when a row misses its target.`
 
 const groups: Readonly<Record<string, () => Iterable<Row>>> = {
   translate: translateRows,
+  smmu: () => smmuRows(bareReads),
   dma: dmaRows,
   ioctl: ioctlRows,
   cpu: cpuRows,

@@ -19,7 +19,7 @@ const HIT_READS = 8
 const WALK_READS = 24
 
 /** A loop that reads `reads` 32-bit words of a table for each repetition: what the bare memory costs. */
-function bareReads(reads: number): (n: number) => void {
+export function bareReads(reads: number): (n: number) => void {
   const words = new Int32Array(1 << 14).map((_, i) => i * 2654435761)
   return n => {
     let sum = 0
