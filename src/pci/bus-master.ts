@@ -186,7 +186,7 @@ export class BusMaster {
       return true
     }
     const { pasid, execute, privileged } = r
-    const homed = write ? memory.write(output, bytes) : memory.read(output, bytes)
+    const homed = write ? this.#post(output, bytes, 0, length) : memory.read(output, bytes)
     this.#retag(hi, lo, write, pasid, execute, privileged)
     return homed || this.#fail('unclaimed', COMPLETION.UR, 0)
   }
@@ -257,7 +257,7 @@ export class BusMaster {
           const homed =
             output >= 0 &&
             (write
-              ? memory.write(output, bytes, done, piece)
+              ? this.#post(output, bytes, done, piece)
               : memory.read(output, bytes, done, piece))
           // A register written may make this very function issue requests, through the same objects.
           this.#retag(hi, lo, write, pasid, execute, privileged)
@@ -291,6 +291,18 @@ export class BusMaster {
     const data = bytes[0]! | (bytes[1]! << 8) | (bytes[2]! << 16) | (bytes[3]! << 24)
     if (this.#trace.on) this.#traced(joinNumber(hi, lo), undefined)
     this.#fabric.messages.message(this.#request.requester, lo >>> 0, data >>> 0)
+    return true
+  }
+
+  /** A write that left RAM: to whatever answers there, or a message to the doorbell that translation led to. */
+  #post(output: number, bytes: Uint8Array, from: number, length: number): boolean {
+    const { memory, doorbell } = this.#fabric
+    const within = doorbell !== undefined ? output - doorbell.base : -1
+    if (doorbell === undefined || within < 0 || within >= doorbell.size || length !== 4)
+      return memory.write(output, bytes, from, length)
+    this.#message.set(bytes.subarray(from, from + 4))
+    const data = this.#messageView.getUint32(0, true)
+    doorbell.sink.message(this.#request.requester, output, data)
     return true
   }
 

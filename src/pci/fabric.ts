@@ -15,7 +15,7 @@ import { type DeviceModel, PciFunction } from './function.js'
 import type { Fabric, PciNode } from './node.js'
 import { RamCopy } from './ram-copy.js'
 import type { AtsInvalidation, PageGroupResponse } from './request.js'
-import type { DownstreamPort, MessageSink, UpstreamTranslator } from './upstream.js'
+import type { Doorbell, DownstreamPort, MessageSink, UpstreamTranslator } from './upstream.js'
 
 /** A range of host physical addresses. */
 export interface AddressRange {
@@ -59,6 +59,8 @@ export class RootComplex implements Fabric, ConfigRouter {
   translator: UpstreamTranslator | undefined
   /** Takes interrupt messages. */
   messages: MessageSink = { message() {} }
+  /** Where writes become interrupts after translation; undefined: nowhere. */
+  doorbell: Doorbell | undefined
   readonly root: Bus
   readonly ecamBase: number
   readonly window32: AddressRange

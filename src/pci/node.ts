@@ -19,7 +19,7 @@ import {
 import { type ConfigPart, ConfigSpace } from './config-space.js'
 import type { TYPE0, TYPE1 } from './headers.js'
 import type { RamCopy } from './ram-copy.js'
-import type { MessageSink, UpstreamTranslator } from './upstream.js'
+import type { Doorbell, MessageSink, UpstreamTranslator } from './upstream.js'
 
 /** What a function says it is, PCIe 7.5.1.1. */
 export interface Identity {
@@ -40,6 +40,7 @@ export interface Fabric {
   readonly copies: RamCopy
   readonly translator: UpstreamTranslator | undefined
   readonly messages: MessageSink
+  readonly doorbell: Doorbell | undefined
   /** Moves on whenever any configuration register may have changed. */
   readonly epoch: number
   /** Some configuration register may have changed. */

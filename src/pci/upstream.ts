@@ -44,6 +44,13 @@ export interface MessageSink {
   message(requester: number, address: number, data: number): void
 }
 
+/** Physical addresses where a written dword is an interrupt message: an interrupt controller's page. */
+export interface Doorbell {
+  readonly base: number
+  readonly size: number
+  readonly sink: MessageSink
+}
+
 /** What an IOMMU sends down to functions. The root complex implements it. */
 export interface DownstreamPort {
   /**
