@@ -10,6 +10,11 @@ import type { IommuDriver } from './iommu/domain.js'
 import { INVALID_IOASID, IoasidAllocator } from './iommu/ioasid.js'
 import { IOASID_EVENT } from './iommu/ioasid-notify.js'
 import { PciConfig } from './iommu/pci-config.js'
+import type { SmmuConfig } from './iommu/smmu/config.js'
+import { SmmuDriver } from './iommu/smmu/driver.js'
+import type { SmmuWire } from './iommu/smmu/msi.js'
+import { SMMU_MMIO_SIZE } from './iommu/smmu/registers.js'
+import { SmmuUnit } from './iommu/smmu/unit.js'
 import { type VtdConfig, vtdConfig } from './iommu/vtd/config.js'
 import { VtdDriver } from './iommu/vtd/driver.js'
 import { VTD_MMIO_SIZE } from './iommu/vtd/registers.js'
@@ -63,6 +68,15 @@ export interface MachineDescription {
   readonly drivers?: (driver: IommuDriver) => readonly DriverPlace[]
 }
 
+/** A machine with an SMMUv3. Profile `N13` nests over it, `V7R` refuses to. */
+export interface SmmuMachineDescription extends Omit<MachineDescription, 'iommu' | 'vtd'> {
+  readonly iommu: 'smmuv3'
+  /** Changes to what the unit can do. */
+  readonly smmu?: Partial<SmmuConfig>
+  /** Functions at `0000:bb:dd.f` whose faults may stall. */
+  readonly stalling?: readonly string[]
+}
+
 /** A driver and the functions it serves; all of them unless `covers` says otherwise. */
 export interface DriverPlace {
   readonly driver: IommuDriver
@@ -77,20 +91,24 @@ export interface Holdings extends VfioHoldings {
   readonly pins: number
 }
 
-const REGISTERS = 0xfed9_0000
+const VTD_REGISTERS = 0xfed9_0000
+const SMMU_REGISTERS = 0x0905_0000
 const MIB = 2 ** 20
 const MAX_RAM = 2048 * MIB
 
+/** The IOMMU of a machine. */
+export type IommuUnit = VtdUnit | SmmuUnit
+
 /** A machine: the emulated host, its devices, and one process to start with. */
-export interface Machine {
-  readonly description: MachineDescription
+export interface Machine<Unit extends IommuUnit = VtdUnit> {
+  readonly description: MachineDescription | SmmuMachineDescription
   readonly clock: VirtualClock
   readonly trace: TraceBus
   readonly kernel: Kernel
   readonly memory: AddressSpace
   readonly fabric: RootComplex
   readonly iommu: IommuCore
-  readonly unit: VtdUnit
+  readonly unit: Unit
   readonly ioasid: IoasidAllocator
   readonly interrupts: HostInterrupts
   readonly vfio: Vfio
@@ -110,7 +128,14 @@ export interface Machine {
 }
 
 /** Builds and boots a machine: firmware assigned addresses, the IOMMU driver probed, VFIO and KVM loaded. */
-export function createMachine(description: MachineDescription = {}): Machine {
+export function createMachine(description?: MachineDescription): Machine
+export function createMachine(description: SmmuMachineDescription): Machine<SmmuUnit>
+export function createMachine(
+  description: MachineDescription | SmmuMachineDescription,
+): Machine<IommuUnit>
+export function createMachine(
+  description: MachineDescription | SmmuMachineDescription = {},
+): Machine<IommuUnit> {
   const ramBytes = description.ramBytes ?? 256 * MIB
   if (!(ramBytes > 0 && ramBytes <= MAX_RAM && ramBytes % (2 * MIB) === 0))
     throw new RangeError(`host RAM of ${ramBytes} bytes: a multiple of 2 MiB up to 2 GiB is needed`)
@@ -126,18 +151,6 @@ export function createMachine(description: MachineDescription = {}): Machine {
   enumerate({ memory, ...HOST_RANGES })
 
   const interrupts = new HostInterrupts()
-  const unit = new VtdUnit({
-    memory,
-    config: vtdConfig(description.vtd),
-    downstream: fabric.downstream,
-    interrupts,
-    clock,
-    trace,
-  })
-  memory.addMmio(REGISTERS, VTD_MMIO_SIZE, unit, 'VT-d')
-  fabric.translator = unit
-  fabric.messages = unit
-
   const ioasid = new IoasidAllocator({
     clock,
     trace,
@@ -153,9 +166,10 @@ export function createMachine(description: MachineDescription = {}): Machine {
     pageResponseTimeoutNs: description.pageResponseTimeoutNs ?? 0,
     namespaceDevices,
   })
-  const vtd = { memory, frames, registerBase: REGISTERS, interrupts, clock, trace, ioasid }
   const requesters = namespaceDevices.map(n => n.requester)
-  const driver = new VtdDriver({ ...vtd, namespaceDevices: requesters })
+  const parts = { memory, frames, fabric, interrupts, clock, trace, ioasid, requesters }
+  const { unit, driver } =
+    description.iommu === 'smmuv3' ? smmu(description, parts) : vtd(description, parts)
   const places: readonly DriverPlace[] = description.drivers?.(driver) ?? [{ driver }]
   for (const place of places) iommu.add(place.driver, place.covers)
   const vfio = registerVfio({
@@ -192,6 +206,51 @@ export function createMachine(description: MachineDescription = {}): Machine {
     groupOf: at => `/dev/vfio/${iommu.groups.of(find(fabric, at).bdf)!.id}`,
     holdings: () => ({ ...vfio.holdings(), pasids: ioasid.held, pins: frames.pins }),
   }
+}
+
+/** What an IOMMU and its driver are connected to. */
+interface IommuParts {
+  readonly memory: AddressSpace
+  readonly frames: FrameAllocator
+  readonly fabric: RootComplex
+  readonly interrupts: HostInterrupts
+  readonly clock: VirtualClock
+  readonly trace: TraceBus
+  readonly ioasid: IoasidAllocator
+  /** Requester ids of devices that are no PCI functions. */
+  readonly requesters: readonly number[]
+}
+
+/** VT-d: interrupts of devices go through its remapping. */
+function vtd(description: MachineDescription, parts: IommuParts) {
+  const { memory, fabric, requesters } = parts
+  const { downstream } = fabric
+  const unit = new VtdUnit({ ...parts, config: vtdConfig(description.vtd), downstream })
+  memory.addMmio(VTD_REGISTERS, VTD_MMIO_SIZE, unit, 'VT-d')
+  fabric.translator = unit
+  fabric.messages = unit
+  const registerBase = VTD_REGISTERS
+  return { unit, driver: new VtdDriver({ ...parts, registerBase, namespaceDevices: requesters }) }
+}
+
+/** SMMUv3: messages of devices are writes that it translates, and what comes out at the doorbell is an interrupt. */
+function smmu({ smmu: config = {}, stalling = [] }: SmmuMachineDescription, parts: IommuParts) {
+  const { memory, fabric, interrupts, requesters } = parts
+  const { downstream } = fabric
+  const wire = (which: SmmuWire) => driver.wire(which)
+  const unit = new SmmuUnit({ ...parts, config, downstream, wire })
+  memory.addMmio(SMMU_REGISTERS, SMMU_MMIO_SIZE, unit, 'SMMUv3')
+  fabric.translator = unit
+  fabric.messages = unit
+  fabric.doorbell = { ...unit.config.doorbell, sink: interrupts }
+  const mayStall = new Set(stalling.map(at => find(fabric, at).bdf))
+  const driver = new SmmuDriver({
+    ...parts,
+    registerBase: SMMU_REGISTERS,
+    mayStall: bdf => mayStall.has(bdf),
+    namespaceDevices: requesters,
+  })
+  return { unit, driver }
 }
 
 function placeDevices(

@@ -60,6 +60,8 @@ export interface SmmuDriverOptions {
   readonly interrupts: HostInterrupts
   readonly clock: VirtualClock
   readonly trace: TraceBus
+  /** Requester ids of devices that are no PCI functions. */
+  readonly namespaceDevices?: readonly number[]
   /** Functions whose faults may stall, as firmware would say; default none: PCIe can deadlock. */
   readonly mayStall?: (bdf: number) => boolean
 }
@@ -251,7 +253,8 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
   }
 
   attach(domain: SmmuDomain, bdf: number): SmmuDevice {
-    if (!this.#covers(bdf) || !this.#config.present(bdf) || !this.#streams!.covers(bdf))
+    const there = this.#options.namespaceDevices?.includes(bdf) || this.#config.present(bdf)
+    if (!this.#covers(bdf) || !there || !this.#streams!.covers(bdf))
       throw new ErrnoError('ENODEV', 'no PCI function of this unit')
     if (this.#devices.has(bdf)) throw new ErrnoError('EBUSY', 'the device has a domain')
     const mayStall = this.#options.mayStall?.(bdf) ?? false
