@@ -198,31 +198,21 @@ export const SMMU_REGISTERS = {
 /** The registers as a bank: what a unit is and a driver programs against. */
 export const SMMU = bank('SMMUv3', SMMU_REGISTERS, PAGE_1 + 0x0d0)
 
-/** Registers that are read-only while a bit of CR0 or IRQ_CTRL is set; a write then is ignored. */
-export const GUARDED: readonly (readonly [
-  register: keyof typeof SMMU_REGISTERS,
-  by: keyof ReturnType<typeof enables> | keyof ReturnType<typeof interruptEnables>,
-])[] = [
-  ['CR1', 'SMMUEN'],
-  ['CR2', 'SMMUEN'],
-  ['STRTAB_BASE', 'SMMUEN'],
-  ['STRTAB_BASE_CFG', 'SMMUEN'],
-  ['CMDQ_BASE', 'CMDQEN'],
-  ['CMDQ_CONS', 'CMDQEN'],
-  ['EVENTQ_BASE', 'EVENTQEN'],
-  ['EVENTQ_PROD', 'EVENTQEN'],
-  ['PRIQ_BASE', 'PRIQEN'],
-  ['PRIQ_PROD', 'PRIQEN'],
-  ['GERROR_IRQ_CFG0', 'GERROR_IRQEN'],
-  ['GERROR_IRQ_CFG1', 'GERROR_IRQEN'],
-  ['GERROR_IRQ_CFG2', 'GERROR_IRQEN'],
-  ['EVENTQ_IRQ_CFG0', 'EVENTQ_IRQEN'],
-  ['EVENTQ_IRQ_CFG1', 'EVENTQ_IRQEN'],
-  ['EVENTQ_IRQ_CFG2', 'EVENTQ_IRQEN'],
-  ['PRIQ_IRQ_CFG0', 'PRIQ_IRQEN'],
-  ['PRIQ_IRQ_CFG1', 'PRIQ_IRQEN'],
-  ['PRIQ_IRQ_CFG2', 'PRIQ_IRQEN'],
-]
+/** Registers that are read-only while a bit of CR0ACK or IRQ_CTRLACK is set; a write then is ignored. */
+export const GUARDED = {
+  SMMUEN: ['CR1', 'CR2', 'STRTAB_BASE', 'STRTAB_BASE_CFG'],
+  CMDQEN: ['CMDQ_BASE', 'CMDQ_CONS'],
+  EVENTQEN: ['EVENTQ_BASE', 'EVENTQ_PROD'],
+  PRIQEN: ['PRIQ_BASE', 'PRIQ_PROD'],
+  GERROR_IRQEN: ['GERROR_IRQ_CFG0', 'GERROR_IRQ_CFG1', 'GERROR_IRQ_CFG2'],
+  EVENTQ_IRQEN: ['EVENTQ_IRQ_CFG0', 'EVENTQ_IRQ_CFG1', 'EVENTQ_IRQ_CFG2'],
+  PRIQ_IRQEN: ['PRIQ_IRQ_CFG0', 'PRIQ_IRQ_CFG1', 'PRIQ_IRQ_CFG2'],
+} as const satisfies Partial<
+  Record<
+    keyof ReturnType<typeof enables> | keyof ReturnType<typeof interruptEnables>,
+    readonly (keyof typeof SMMU_REGISTERS)[]
+  >
+>
 
 /** Global errors, by the name of their bit in GERROR and GERRORN. */
 export type GlobalError = keyof ReturnType<typeof errors>

@@ -54,6 +54,15 @@ export interface SmmuUnitOptions {
   readonly sendEvent?: () => void
 }
 
+/** The bit that makes a register read-only, by the register's words. */
+const GUARDS = new Map<number, keyof typeof GUARDED>()
+for (const [bit, names] of Object.entries(GUARDED))
+  for (const name of names) {
+    const { offset, size } = SMMU[name]
+    for (let at = offset; at < offset + size; at += 4)
+      GUARDS.set(at >> 2, bit as keyof typeof GUARDED)
+  }
+
 /**
  * An SMMUv3. It translates requests (`UpstreamTranslator`) and the addresses of interrupt messages, which to
  * it are ordinary writes (`MessageSink`), and answers at its register pages (`MmioTarget`).
@@ -281,17 +290,35 @@ export class SmmuUnit implements UpstreamTranslator, MessageSink, MmioTarget {
 
   /** Writes that have no effect: registers in use, and GBPA without UPDATE. */
   #ignored(offset: number, size: number, value: bigint): boolean {
-    const touches = (r: { readonly offset: number; readonly size: number }): boolean =>
-      offset < r.offset + r.size && offset + size > r.offset
-    if (touches(SMMU.GBPA)) return offset !== SMMU.GBPA.offset || (value & 0x8000_0000n) === 0n
-    const enables: Record<string, boolean> = { ...this.#enables() }
-    return GUARDED.some(([name, by]) => enables[by] === true && touches(SMMU[name]))
+    const { GBPA } = SMMU
+    if (offset < GBPA.offset + GBPA.size && offset + size > GBPA.offset)
+      return offset !== GBPA.offset || (value & 0x8000_0000n) === 0n
+    for (let word = offset >> 2; word <= (offset + size - 1) >> 2; word++)
+      if (this.#inUse(word)) return true
+    return false
   }
 
-  #enables() {
-    const { SMMUEN, CMDQEN, EVENTQEN, PRIQEN } = this.regs.CR0ACK
-    const { GERROR_IRQEN, EVENTQ_IRQEN, PRIQ_IRQEN } = this.regs.IRQ_CTRLACK
-    return { SMMUEN, CMDQEN, EVENTQEN, PRIQEN, GERROR_IRQEN, EVENTQ_IRQEN, PRIQ_IRQEN }
+  /** Whether a register at this word is read-only now. */
+  #inUse(word: number): boolean {
+    const { CR0ACK, IRQ_CTRLACK } = this.regs
+    switch (GUARDS.get(word)) {
+      case 'SMMUEN':
+        return CR0ACK.SMMUEN
+      case 'CMDQEN':
+        return CR0ACK.CMDQEN
+      case 'EVENTQEN':
+        return CR0ACK.EVENTQEN
+      case 'PRIQEN':
+        return CR0ACK.PRIQEN
+      case 'GERROR_IRQEN':
+        return IRQ_CTRLACK.GERROR_IRQEN
+      case 'EVENTQ_IRQEN':
+        return IRQ_CTRLACK.EVENTQ_IRQEN
+      case 'PRIQ_IRQEN':
+        return IRQ_CTRLACK.PRIQ_IRQEN
+      default:
+        return false
+    }
   }
 
   #respond(r: PageGroupResponse): void {
