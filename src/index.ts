@@ -3,9 +3,15 @@
 export * from './base/addr.js'
 export { VirtualClock } from './base/clock.js'
 export { Errno, ErrnoError, type ErrnoName } from './base/errno.js'
-export { explain } from './base/explain.js'
 export { TraceBus, type TraceEvents, type TraceName } from './base/trace.js'
 export { le16, le32, le64 } from './bytes.js'
+export {
+  type Explainable,
+  type ExplainedNode,
+  type Explanation,
+  explain,
+  explanation,
+} from './explain/index.js'
 export {
   createMachine,
   type DevicePlace,

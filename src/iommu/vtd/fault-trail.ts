@@ -149,6 +149,7 @@ export class TrailReader {
 /** How far the lookup of a failed request came. */
 function reachOf({ name, access, at }: FaultReport): number {
   const [place] = FAULT_REASONS[name].condition.split('.')
+  if (name === 'notAnInterrupt') return 0
   const reach = place! in REACH ? REACH[place as keyof typeof REACH] : TABLES
   if (at === AT.TRANSLATED || name === 'pasidBeyondSize') return Math.min(reach, CONTEXT)
   return access === 'page-request' ? Math.min(reach, PASID_TABLE) : reach
