@@ -19,7 +19,7 @@ export interface FaultStory {
 /** What we answered. */
 export interface OurAnswer {
   readonly outcome: Outcome
-  /** For each DMA the fault that ended it, recorded or not. */
+  /** For each DMA its first fault, recorded or not. */
   readonly faults: readonly (FaultStory | undefined)[]
 }
 

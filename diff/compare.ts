@@ -1,33 +1,68 @@
-// Two outcomes of one case: where they differ, and which of the known deviations says why.
+// Two outcomes of one case: where they differ, and which of the known deviations say why.
+import type { OurAnswer } from './architectures.js'
 import type { Case, DmaOutcome, FaultRecord, Outcome } from './case.js'
-import type { Deviation, Difference } from './deviation.js'
+import type { Answer, Deviation, Difference } from './deviation.js'
 
 const NOTHING: DmaOutcome = { landed: [], faults: [] }
 
 /** All differences of a case. */
-export function compare(
-  c: Case,
-  ours: Outcome,
-  qemu: Outcome,
-  why: readonly (string | undefined)[],
-): Difference[] {
-  const all = { ours, qemu }
+export function compare(c: Case, { outcome, faults }: OurAnswer, qemu: Outcome): Difference[] {
+  const all = { ours: outcome, qemu }
   const differences: Difference[] = []
-  for (const [i, mine] of ours.dma.entries()) {
-    const theirs = qemu.dma[i] ?? NOTHING
-    if (sameDma(mine, theirs)) continue
-    differences.push({ case: c, index: i, ours: mine, qemu: theirs, all, why })
+  for (const [index, ours] of outcome.dma.entries()) {
+    const theirs = qemu.dma[index] ?? NOTHING
+    if (sameDma(ours, theirs)) continue
+    differences.push({ case: c, index, ours, qemu: theirs, all, fault: faults[index] })
   }
-  if (!sameWords(ours.changed, qemu.changed))
-    differences.push({ case: c, index: -1, ours: NOTHING, qemu: NOTHING, all, why })
+  if (!sameWords(outcome.changed, qemu.changed))
+    differences.push({ case: c, index: -1, ours: NOTHING, qemu: NOTHING, all, fault: undefined })
   return differences
 }
 
-/** The deviation that explains a difference. */
-export const explain = (list: readonly Deviation[], d: Difference): Deviation | undefined =>
-  list.find(deviation => deviation.explains(d))
+/** Likenesses that may add up to one explanation. */
+const DEPTH = 3
 
-export function sameDma(a: DmaOutcome, b: DmaOutcome): boolean {
+/**
+ * Explains every difference of a case, in order. Words left in memory that differ follow from a DMA that
+ * ended differently for a known reason.
+ */
+export function explainAll(
+  list: readonly Deviation[],
+  differences: readonly Difference[],
+  answer: Answer,
+): (readonly Deviation[] | undefined)[] {
+  let consequence: Deviation[] | undefined
+  return differences.map(d => {
+    const found = explain(list, d, answer) ?? (d.index < 0 ? consequence : undefined)
+    const parted = d.ours.landed.some((at, i) => (at === null) !== (d.qemu.landed[i] === null))
+    if (found && (parted || d.ours.faults.length !== d.qemu.faults.length)) consequence = found
+    return found
+  })
+}
+
+/** The deviations that together explain a difference; undefined when nothing does. */
+export function explain(
+  list: readonly Deviation[],
+  d: Difference,
+  answer: Answer,
+  depth = DEPTH,
+): Deviation[] | undefined {
+  for (const deviation of list)
+    if ('explains' in deviation && deviation.explains(d)) return [deviation]
+  if (depth === 0) return undefined
+  for (const deviation of list) {
+    if (!('like' in deviation)) continue
+    const other = deviation.like(d.case, d)
+    if (!other) continue
+    const still = compare(other, answer(other), d.all.qemu).find(e => e.index === d.index)
+    if (!still) return [deviation]
+    const rest = explain(list, still, answer, depth - 1)
+    if (rest) return [deviation, ...rest]
+  }
+  return undefined
+}
+
+function sameDma(a: DmaOutcome, b: DmaOutcome): boolean {
   return (
     a.landed.length === b.landed.length &&
     a.landed.every((at, i) => at === b.landed[i]) &&

@@ -3,7 +3,7 @@ import { appendFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { ARCHITECTURES, type Architecture } from './architectures.js'
 import { type Case, encode, type Outcome, type Subject } from './case.js'
-import { compare, explain } from './compare.js'
+import { compare, explainAll } from './compare.js'
 import { MissingQemu } from './qtest.js'
 import { Draw } from './random.js'
 import { kindOf, report } from './report.js'
@@ -113,17 +113,13 @@ class Run {
     const { arch, show } = this.#options
     this.#done++
     count(this.#units, c.unit)
-    const differences = compare(
-      c,
-      ours.outcome,
-      qemu,
-      ours.faults.map(f => f?.name),
-    )
+    const differences = compare(c, ours, qemu)
     if (differences.length === 0) this.#equal++
     let told = false
-    for (const d of differences) {
-      const known = explain(arch.deviations, d)
-      if (known) count(this.#known, known.name)
+    const explanations = explainAll(arch.deviations, differences, arch.answer)
+    for (const [i, d] of differences.entries()) {
+      const known = explanations[i]
+      if (known) for (const { name } of known) count(this.#known, name)
       else {
         if (!told && this.#unexplained < show) process.stdout.write(`\n${report(arch, d, ours)}\n`)
         if (!told) this.#unexplained++

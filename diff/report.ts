@@ -58,7 +58,7 @@ export function kindOf(d: Difference): string {
     ].join(' ')
   }
   const [mine, theirs] = [text(d.ours), text(d.qemu)]
-  const why = d.why[d.index]
+  const why = d.fault?.name
   return `${unit}: ours ${mine}${why ? ` (${why})` : ''}, QEMU ${theirs}`
 }
 

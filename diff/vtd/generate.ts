@@ -1,12 +1,12 @@
 // Random VT-d cases. Most of a case is sound, so that walks get far; a few fields of it are not. Never
 // drawn: writes to 0xFEEx_xxxx without PASID (they are interrupts, not DMA), requests that QEMU's devices
 // cannot make, descriptors that stop the invalidation queue.
-import type { Case, Device, Step } from '../case.js'
+import { type Case, type Device, piecesOf, type Step } from '../case.js'
 import type { Draw } from '../random.js'
 import { drawInvalidation, drawRegisterInvalidation } from './invalidations.js'
 import { drawLegacy, drawScalable } from './structures.js'
 import { drawAccess, drawPath, type Mapping } from './tables.js'
-import { DATA, TABLES, UNITS } from './units.js'
+import { AFTER_TABLES, DATA, RAM_BYTES, TABLES, UNITS } from './units.js'
 
 /** A case being drawn. */
 export class Plan {
@@ -70,7 +70,7 @@ export function drawCase(draw: Draw, id: string): Case {
   ] as const)
   const { mode, config } = UNITS[unit]!
   const narrow = config.guestAddressWidth === 39
-  const aw = narrow || draw.oneIn(4) ? 1 : 2
+  const aw = narrow || draw.oneIn(mode === 'first-stage' ? 12 : 4) ? 1 : 2
   const p = new Plan(draw, unit, mode === 'first-stage' || aw === 2 ? 4 : 3)
   p.device = draw.weighted([
     [6, 'testdev'],
@@ -91,7 +91,8 @@ export function drawCase(draw: Draw, id: string): Case {
       if (p.steps.length > 0) flush(p, queued)
       p.steps.push(drawAccess(p, draw.pick(p.mappings), false))
     }
-  for (const s of p.steps) if (s.op === 'dma') landings(p, s.iova)
+  for (const s of p.steps)
+    if (s.op === 'dma') for (const piece of piecesOf(s.iova, s.length)) landings(p, piece.iova)
   return {
     id,
     unit,
@@ -173,6 +174,7 @@ function landings(p: Plan, iova: bigint): void {
     if (m.pageBits === 12) continue
     const mask = (1n << BigInt(m.pageBits)) - 1n
     const at = Number((m.target & ~mask) | (iova & mask & ~0xfffn))
-    if (at >= DATA && at < 2 * DATA) p.pages.add(at)
+    const spare = at >= 0x10_0000 && at < RAM_BYTES && (at < TABLES || at >= AFTER_TABLES)
+    if (spare) p.pages.add(at)
   }
 }

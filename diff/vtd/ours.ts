@@ -34,7 +34,7 @@ const pattern = new Uint8Array(Uint32Array.of(PATTERN).buffer)
 /** What we answered, and how it came about: for reports. */
 export interface Answer {
   readonly outcome: Outcome
-  /** For each DMA the fault that ended it, recorded or not. */
+  /** For each DMA its first fault, recorded or not. */
   readonly faults: readonly (VtdFault | undefined)[]
 }
 
@@ -52,7 +52,7 @@ export class OurVtd {
     const memory = this.#memory
     const { config, mode } = UNITS[c.unit]!
     const faults: (VtdFault | undefined)[] = []
-    let last: VtdFault | undefined
+    let first: VtdFault | undefined
     const clock = new VirtualClock()
     const unit = new VtdUnit({
       memory,
@@ -62,7 +62,7 @@ export class OurVtd {
       downstream: { invalidate: () => true, respond: () => {} },
       interrupts: { message: () => {} },
       onFault: fault => {
-        last = fault
+        first ??= fault
       },
     })
     const wide = wideQueue({ config, mode, options: '' })
@@ -87,9 +87,9 @@ export class OurVtd {
         tail = (tail + (wide ? 32 : 16)) % 4096
         unit.write(REGISTER.IQT, 8, BigInt(tail))
       } else {
-        last = undefined
+        first = undefined
         dma.push(this.#dma(unit, s))
-        faults.push(last)
+        faults.push(first)
       }
     }
     const changed: [number, bigint][] = []

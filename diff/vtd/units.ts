@@ -100,6 +100,9 @@ export const QUEUE = 0x10f_0000
 /** For the devices themselves. */
 export const SCRATCH = 0x10f_2000
 
+/** From here on memory is free for data again. */
+export const AFTER_TABLES = 0x110_0000
+
 export const REGISTER = {
   CAP: 0x08,
   ECAP: 0x10,

@@ -1,0 +1,134 @@
+// Looks into a VT-d case from outside of the unit: the structures that a requester's DMA goes through, as
+// the words of the case have them.
+import type { Case, Step } from '../case.js'
+import type { Difference } from '../deviation.js'
+import { REGISTER, REQUESTERS } from './units.js'
+
+const PAGE = 0xf_ffff_ffff_f000n
+
+/** The case's words just before its DMA number `index`; the ones it ends with for -1. */
+export function wordsBefore(c: Case, index: number): Map<number, bigint> {
+  const words = new Map(c.words)
+  let n = 0
+  for (const s of c.steps) {
+    if (s.op === 'dma' && n++ === index) break
+    if (s.op === 'store') words.set(s.at, s.value)
+  }
+  return words
+}
+
+/** Where the scalable-mode structures of a case are, by the device that its first DMA is of. */
+export function scalablePlaces(
+  c: Case,
+): { context: number; directory: number; pasid: number } | undefined {
+  const root = c.setup['RTADDR']!
+  if ((root & 0x400n) === 0n) return undefined
+  const dma = c.steps.find(s => s.op === 'dma')
+  if (dma?.op !== 'dma') return undefined
+  const requester = REQUESTERS[dma.device]
+  const words = new Map(c.words)
+  const word = (at: number) => words.get(at) ?? 0n
+  // Flaws leave low address bits alone: tables are below 4 GiB.
+  const page = (v: bigint) => Number(v & PAGE & 0xffff_ffffn)
+  const context =
+    page(word(Number(root & ~0xfffn) + (requester & 0x80 ? 8 : 0))) + (requester & 0x7f) * 32
+  const directory = page(word(context))
+  return { context, directory, pasid: page(word(directory)) }
+}
+
+/** The PASID table entry that governs a DMA. */
+export function pasidEntry(d: Difference): bigint[] {
+  const places = scalablePlaces(d.case)
+  if (!places) return []
+  const words = wordsBefore(d.case, d.index)
+  return Array.from({ length: 8 }, (_, i) => words.get(places.pasid + i * 8) ?? 0n)
+}
+
+/** The same case with words, and stores to them, changed by `change`. */
+export function mapWords(c: Case, change: (at: number, value: bigint) => bigint): Case | undefined {
+  let changed = false
+  const apply = (at: number, value: bigint) => {
+    const now = change(at, value)
+    changed ||= now !== value
+    return now
+  }
+  const words = c.words.map(([at, value]) => [at, apply(at, value)] as const)
+  const steps = c.steps.map(s => (s.op === 'store' ? { ...s, value: apply(s.at, s.value) } : s))
+  return changed ? { ...c, words, steps } : undefined
+}
+
+/** The same case with other invalidations, queued or by CCMD_REG. */
+export function mapInvalidations(
+  c: Case,
+  change: (words: readonly [bigint, bigint]) => readonly [bigint, bigint],
+): Case | undefined {
+  let changed = false
+  const apply = (words: readonly [bigint, bigint]) => {
+    const now = change(words)
+    changed ||= now !== words
+    return now
+  }
+  const steps = c.steps.map((s): Step => {
+    if (s.op === 'invalidate') return { ...s, words: apply(s.words) }
+    if (s.op !== 'register' || s.offset !== REGISTER.CCMD) return s
+    const [lo] = apply([descriptorOfCcmd(s.value), 0n])
+    return { ...s, value: (1n << 63n) | (((lo >> 4n) & 3n) << 61n) | (s.value & 0x3_ffff_ffffn) }
+  })
+  return changed ? { ...c, steps } : undefined
+}
+
+/** The descriptor that stands for a value of CCMD_REG. */
+const descriptorOfCcmd = (v: bigint): bigint =>
+  1n |
+  (((v >> 61n) & 3n) << 4n) |
+  ((v & 0xffffn) << 16n) |
+  (((v >> 16n) & 0xffffn) << 32n) |
+  (((v >> 32n) & 3n) << 48n)
+
+/** Domains of the case's requester. */
+function domainsOf(c: Case): bigint[] {
+  const places = scalablePlaces(c)
+  const at = places ? places.pasid + 8 : legacyContext(c) + 8
+  const values = [
+    ...c.words,
+    ...c.steps.flatMap(s => (s.op === 'store' ? [[s.at, s.value] as const] : [])),
+  ]
+  return values.filter(([a]) => a === at).map(([, v]) => (places ? v : v >> 8n) & 0xffffn)
+}
+
+function legacyContext(c: Case): number {
+  const dma = c.steps.find(s => s.op === 'dma')
+  const root = new Map(c.words).get(Number(c.setup['RTADDR']!)) ?? 0n
+  return Number(root & PAGE & 0xffff_ffffn) + (dma?.op === 'dma' ? REQUESTERS[dma.device] : 0) * 16
+}
+
+/** True when between two DMAs something was dropped that could have been cached of the tables: an IOTLB entry. */
+export function iotlbInvalidated(c: Case, from: number, to: number): boolean {
+  const domains = domainsOf(c)
+  return between(c, from, to).some(s => {
+    if (s.op === 'register') return s.offset === REGISTER.IOTLB
+    if (s.op !== 'invalidate') return false
+    const [lo] = s.words
+    const type = lo & 15n
+    if (type !== 2n && type !== 6n) return false
+    const global = type === 2n && ((lo >> 4n) & 3n) === 1n
+    return global || domains.includes((lo >> 16n) & 0xffffn)
+  })
+}
+
+/** True when between two DMAs context or PASID entries were dropped. */
+export const entriesInvalidated = (c: Case, from: number, to: number): boolean =>
+  between(c, from, to).some(
+    s =>
+      (s.op === 'register' && s.offset === REGISTER.CCMD) ||
+      (s.op === 'invalidate' && [1n, 7n].includes(s.words[0] & 15n)),
+  )
+
+/** The steps between two DMAs. */
+function between(c: Case, from: number, to: number): Step[] {
+  let n = -1
+  return c.steps.filter(s => {
+    if (s.op === 'dma') n++
+    return s.op !== 'dma' && n >= from && n < to
+  })
+}
