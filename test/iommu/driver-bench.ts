@@ -47,7 +47,7 @@ export interface DeviceShape {
 
 const plain = bank('probe', { SCRATCH: r32(0, 'test', { V: bits(31, 0, 'rw') }) }, 0x1000)
 
-function probe(shape: DeviceShape, ports: DevicePort[]) {
+export function probe(shape: DeviceShape, ports: DevicePort[]) {
   const { pasidWidth = 20 } = shape
   return defineDevice({
     name: 'probe',
