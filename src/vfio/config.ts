@@ -1,6 +1,6 @@
 // Configuration space as a user of vfio-pci sees it: each bit is the hardware's or a virtual copy, and writable or
 // not. Physical accesses go through the configuration window. Facts: drivers/vfio/pci config permissions, 5.9;
-// the PASID capability: vSVA v7 patch 13. INTx, MSI, VPD and VF specifics are left out: no model has them.
+// the PASID capability: vSVA v7 patch 13. INTx, MSI and VPD are left out: no model has them.
 import type { PciConfig } from '../iommu/pci-config.js'
 import type { Bar } from '../pci/bar.js'
 import type { PciFunction } from '../pci/function.js'
@@ -11,6 +11,7 @@ import {
   EXTENDED_START,
   PCI_BASE_ADDRESS_0,
   PCI_COMMAND,
+  PCI_COMMAND_MEMORY,
 } from '../pci/ids.js'
 
 /** Offset in the structure, bytes, bits kept virtually, bits the user may write. */
@@ -32,6 +33,14 @@ const HEADER: readonly Row[] = [
   [0x34, 1, ALL, NONE],                          // capabilities pointer
   [0x3c, 1, ALL, ALL],                           // interrupt line: scratch
 ]
+
+/** What a virtual function lacks: ids and a memory enable of its own. */
+// biome-ignore format: table
+const VIRTUAL_FUNCTION: readonly Row[] = [
+  [0x00, 4, ALL, NONE],
+  [PCI_COMMAND, 2, COMMAND_INTX_DISABLE | PCI_COMMAND_MEMORY, ALL],
+]
+const VF_DEVICE_ID = 0x1a
 
 const FLR = 1 << 15
 const READ_REQUEST_SIZE = 0x7000
@@ -90,10 +99,12 @@ export class VirtualConfig {
         (capability.extended ? EXTENDED_ROWS : STANDARD_ROWS)[capability.id] ?? [],
       )
     }
+    if (fn.physical) this.#apply(0, VIRTUAL_FUNCTION)
     for (let at = 0; at < CONFIG_SIZE; at++)
       if (this.#virtual[at]) this.#values[at] = this.#config.read(fn.bdf, at, 1)
     this.#flrAt =
       (fn.capabilityOffset(CAPABILITY.PCI_EXPRESS, false) ?? -DEVICE_CONTROL) + DEVICE_CONTROL
+    if (fn.physical) this.#identify(fn.physical)
     if (!options.showPasid) this.#hidePasid()
   }
 
@@ -118,6 +129,17 @@ export class VirtualConfig {
     }
     this.#settleBars()
     if (flr) this.#reset()
+  }
+
+  // Ids of a virtual function: the physical one's vendor, and the device that its capability names.
+  #identify(physical: PciFunction): void {
+    const sriov = physical.capabilityOffset(EXTENDED.SRIOV, true)!
+    for (const [at, from] of [
+      [0, 0],
+      [2, sriov + VF_DEVICE_ID],
+    ] as const)
+      for (let i = 0; i < 2; i++)
+        this.#values[at + i] = this.#config.read(physical.bdf, from + i, 1)
   }
 
   // Bytes of one dword: the virtual bits are stored, runs of bytes with physical ones written at once.

@@ -5,7 +5,6 @@ import { ErrnoError } from '../base/errno.js'
 import type { OpenFile } from '../sys/open-file.js'
 import { O_RDWR } from '../sys/open-file.js'
 import type { Process } from '../sys/process.js'
-import { Container } from './container.js'
 import type { IoctlTrace } from './ioctl-trace.js'
 import { type Mdev, NO_BACKING } from './mdev.js'
 import type { Rules } from './profiles.js'
@@ -26,6 +25,16 @@ const HARMLESS = new Set<string | undefined>([undefined, 'pci-stub'])
 export const VFIO_PCI = 'vfio-pci'
 const NAME_LIMIT = 4096
 
+/** What a group can be put into: a container, or an iommufd in its place. */
+export interface GroupContainer {
+  /** Undefined until devices can be opened. */
+  readonly driver: { readonly nests: boolean } | undefined
+  add(group: Group, caller: Process): void
+  remove(group: Group): void
+  /** Called before a device is opened first; answers what is called after it was closed last. */
+  open?(bdf: number): () => void
+}
+
 /** What a group asks of the machine. */
 export interface GroupEnvironment {
   readonly rules: Rules
@@ -33,6 +42,10 @@ export interface GroupEnvironment {
   driverOf(bdf: number): string | undefined
   /** Opens a function for a user; `release` is called when its file is. */
   openDevice(bdf: number, group: Group, release: () => void): OpenFile
+  /** The container that a file is; undefined when it is none. */
+  containerOf(file: OpenFile): GroupContainer | undefined
+  /** Whether a device of the group is bound through its own file. */
+  boundByDevice(group: Group): boolean
   /** Opens a mediated device. */
   openMdev(mdev: Mdev, release: () => void): OpenFile
   readonly trace: IoctlTrace
@@ -44,7 +57,7 @@ export class Group implements AttachableGroup {
   readonly devices: readonly number[]
   readonly mdev: Mdev | undefined
   readonly #env: GroupEnvironment
-  #container: Container | undefined = undefined
+  #container: GroupContainer | undefined = undefined
   #users = 0
   #open = false
 
@@ -60,7 +73,7 @@ export class Group implements AttachableGroup {
     return this.#open || this.#container !== undefined
   }
 
-  get container(): Container | undefined {
+  get container(): GroupContainer | undefined {
     return this.#container
   }
 
@@ -83,7 +96,8 @@ export class Group implements AttachableGroup {
       new ErrnoError(code, `open /dev/vfio/${this.id}: ${what}`, 'open')
     if (!this.present) throw refuse('ENODEV', 'no device of the group is bound to vfio')
     if (this.#open) throw refuse('EBUSY', 'the group is open')
-    if (this.#container) throw refuse('EBUSY', 'a device of the group is open')
+    if (this.#container || this.#env.boundByDevice(this))
+      throw refuse('EBUSY', 'a device of the group is open')
     this.#open = true
     return new GroupFile(this)
   }
@@ -140,12 +154,13 @@ export class Group implements AttachableGroup {
     if (fd < 0) throw new ErrnoError(rules.negativeFd, `${call}: fd ${fd}`)
     const file = caller.fds.get(fd)
     if (file === undefined) throw new ErrnoError('EBADF', `${call}: fd ${fd} is not open`)
-    if (!(file instanceof Container))
+    const container = this.#env.containerOf(file)
+    if (container === undefined)
       throw new ErrnoError(rules.notContainer, `${call}: fd ${fd} is a ${file.kind}`)
     if (rules.viableAtSetContainer && !this.viable)
       throw new ErrnoError('EPERM', `${call}: another driver owns a device of the group`)
-    file.add(this, caller)
-    this.#container = file
+    container.add(this, caller)
+    this.#container = container
     this.#users = 1
     return 0
   }

@@ -68,6 +68,8 @@ export interface Rules {
   readonly pasidCapability: boolean
   /** MSI-X vectors can be added while others are enabled: no NORESIZE. */
   readonly dynamicMsix: boolean
+  /** /dev/iommu, device files, and an iommufd in a container's place. */
+  readonly iommufd: boolean
   /** Device feature indices known. */
   readonly features: readonly number[]
 }
@@ -111,6 +113,7 @@ const table: Table = {
   deviceInfoCapOffset:    [false,      false,      false,     true,       true,         true],
   pasidCapability:        [true,       true,       false,     false,      false,        false],
   dynamicMsix:            [false,      false,      false,     false,      true,         false],
+  iommufd:                [false,      false,      false,     false,      true,         false],
   features:               [[0],        [0],        [0],       [0],        [0, 10],      [0]],
 }
 

@@ -11,11 +11,13 @@ import type { RootComplex } from '../pci/fabric.js'
 import type { HostInterrupts } from '../pci/host-interrupts.js'
 import type { Kernel } from '../sys/kernel.js'
 import type { OpenFile } from '../sys/open-file.js'
+import { Cdevs } from './cdev.js'
 import { Container } from './container.js'
 import { type DeviceEnvironment, DeviceFile, VfioPciDevice } from './device.js'
 import { Group, type GroupEnvironment, GroupFile, VFIO_PCI } from './group.js'
 import type { HotResetScope } from './hot-reset.js'
 import { IoctlTrace } from './ioctl-trace.js'
+import { Iommufd } from './iommufd/service.js'
 import { REQUEST_IRQ } from './irqs.js'
 import { Mdev, MdevFile, type MdevOptions } from './mdev.js'
 import { DEFAULT_PASID_QUOTA, PasidContexts } from './pasids.js'
@@ -73,14 +75,20 @@ export class Vfio {
   readonly profile: ProfileName
   readonly rules: Rules
   readonly parameters: VfioParameters
+  /** iommufd of this machine; undefined where the profile has none. */
+  readonly iommufd: Iommufd | undefined
   /** Bookkeeping of PASIDs can be made to fail here, for tests. */
   readonly failures = new Failures()
   readonly #options: VfioOptions
   readonly #contexts: PasidContexts
   readonly #drivers = new Set<Type1>()
-  readonly #devices = new Map<number, { device: VfioPciDevice; files: number }>()
+  readonly #devices = new Map<
+    number,
+    { device: VfioPciDevice; files: number; detach: (() => void) | undefined }
+  >()
   readonly #bound = new Map<number, string | undefined>()
   readonly #groups = new Map<number, Group>()
+  #cdevs: Cdevs | undefined = undefined
   readonly #mdevs = new Map<number, { readonly mdev: Mdev; files: number }>()
   #nextMdevGroup = 0
   readonly #groupEnv: GroupEnvironment
@@ -106,6 +114,8 @@ export class Vfio {
       rules,
       driverOf: bdf => this.driverOf(bdf),
       openDevice: (bdf, group, release) => this.#openDevice(bdf, group, release),
+      containerOf: file => (file instanceof Container ? file : this.iommufd?.containerOf(file)),
+      boundByDevice: group => this.#cdevs?.holds(group.devices) ?? false,
       openMdev: (mdev, release) => this.#openMdev(mdev, release),
       trace: new IoctlTrace('group', rules, trace),
     }
@@ -121,6 +131,7 @@ export class Vfio {
     const containers = new IoctlTrace('container', rules, trace)
     kernel.nodes.register('/dev/vfio/vfio', () => new Container(type1, containers))
     kernel.nodes.register('/dev/vfio/', (_, path) => this.#openGroup(path))
+    this.iommufd = this.rules.iommufd ? this.#registerIommufd() : undefined
   }
 
   /** Name of the driver a function is bound to; undefined: none. Endpoints start with `vfio-pci`. */
@@ -202,8 +213,9 @@ export class Vfio {
     if (fn === undefined) throw new Error(`group ${group.id} has a member that is no function`)
     let open = this.#devices.get(bdf)
     if (open === undefined) {
+      const detach = group.container?.open?.(bdf)
       const nests = group.container?.driver?.nests ?? false
-      open = { device: new VfioPciDevice(fn, nests, this.#deviceEnv), files: 0 }
+      open = { device: new VfioPciDevice(fn, nests, this.#deviceEnv), files: 0, detach }
       this.#devices.set(bdf, open)
     }
     const held = open
@@ -211,10 +223,49 @@ export class Vfio {
     return new DeviceFile(held.device, this.#deviceEnv.ioctlTrace, () => {
       if (--held.files === 0) {
         held.device.close()
+        held.detach?.()
         this.#devices.delete(bdf)
       }
       release()
     })
+  }
+
+  /** /dev/iommu, and a file for every function beside its group's. */
+  #registerIommufd(): Iommufd {
+    const { kernel, core, trace, fabric } = this.#options
+    const iommufd = new Iommufd({
+      kernel,
+      core,
+      trace,
+      allowUnsafeInterrupts: this.parameters.allowUnsafeInterrupts,
+      viable: id => this.#group(id, core.groups.byId(id)!.endpoints).viable,
+    })
+    const cdevs = new Cdevs({
+      iommufd,
+      trace: this.#deviceEnv.ioctlTrace,
+      scope: this.#deviceEnv.scope,
+      endpoints: () => core.groups.all.flatMap(g => g.endpoints).sort((a, b) => a - b),
+      ours: bdf => this.driverOf(bdf) === VFIO_PCI,
+      groupOpen: bdf => this.#groups.get(core.groups.of(bdf)!.id)?.opened ?? false,
+      inUse: bdf => this.#devices.has(bdf),
+      open: bdf => {
+        const device = new VfioPciDevice(fabric.function(bdf)!, false, this.#deviceEnv)
+        this.#devices.set(bdf, { device, files: 1, detach: undefined })
+        const close = () => {
+          device.close()
+          this.#devices.delete(bdf)
+        }
+        return { device, close }
+      },
+    })
+    kernel.nodes.register('/dev/vfio/devices/', (_, path) => cdevs.open(path))
+    this.#cdevs = cdevs
+    return iommufd
+  }
+
+  /** The path of a function's own file; undefined where the profile has none. */
+  deviceFile(bdf: number): string | undefined {
+    return this.#cdevs?.pathOf(bdf)
   }
 
   #openMdev(mdev: Mdev, release: () => void): OpenFile {

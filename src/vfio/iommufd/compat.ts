@@ -190,8 +190,8 @@ export class CompatContainer implements GroupContainer {
     this.#groups = groups
   }
 
-  get driver(): { readonly nested: undefined } {
-    return { nested: undefined }
+  get driver(): { readonly nests: boolean } {
+    return { nests: false }
   }
 
   /** Takes a group in; the address space of VFIO's calls is made when there is none. */

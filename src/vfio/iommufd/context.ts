@@ -2,11 +2,13 @@
 // the files of its fault queues. With the last of them everything goes. Next: dispatch.ts (the calls).
 import { ErrnoError } from '../../base/errno.js'
 import type { Members } from '../../base/struct.js'
+import type { TraceEvents, TracePoint } from '../../base/trace.js'
 import type { IommuCore } from '../../iommu/core.js'
 import type { Call } from './commands.js'
 import type { Ioas } from './ioas.js'
 import { type IommufdObject, ObjectTable } from './objects.js'
 import type { AccountMode, UserAccount } from './pages.js'
+import './trace.js'
 
 /** What an iommufd asks of the machine. */
 export interface IommufdEnvironment {
@@ -17,6 +19,7 @@ export interface IommufdEnvironment {
   readonly account: UserAccount
   /** All that are alive, for whoever counts what is held. */
   readonly contexts: Set<IommufdContext>
+  readonly ioctls: TracePoint<TraceEvents['iommufd.ioctl']>
   /** Whether a group's devices are free of other drivers that do DMA. */
   viable(group: number): boolean
 }

@@ -64,7 +64,7 @@ export class BoundDevice implements IommufdObject {
   readonly bdf: number
   readonly unit: UserTables
   readonly info: HardwareInfo
-  readonly #context: IommufdContext
+  readonly context: IommufdContext
   readonly #groups: BoundGroups
   readonly #group: BoundGroup
   readonly #faults = new FaultGroups()
@@ -87,7 +87,7 @@ export class BoundDevice implements IommufdObject {
       )
     this.#group = groups.claim(context, core.groups.of(bdf)!)
     this.#groups = groups
-    this.#context = context
+    this.context = context
     this.bdf = bdf
     this.unit = unit
     this.info = info
@@ -124,7 +124,7 @@ export class BoundDevice implements IommufdObject {
    * answers the table's id. ENOENT, EINVAL, EADDRINUSE, and what making or entering a table refuses.
    */
   attach(ptId: number, pasid = NO_PASID): number {
-    const target = this.#context.objects.find(ptId)
+    const target = this.context.objects.find(ptId)
     if (target === undefined) throw new ErrnoError('ENOENT', `attach: no object ${ptId}`)
     if (target instanceof HwptPaging || target instanceof HwptNested) this.#put(target, pasid)
     else if (target instanceof Ioas) return this.#attachIoas(target, pasid)
@@ -150,12 +150,12 @@ export class BoundDevice implements IommufdObject {
   unbind(): void {
     for (const pasid of this.pasids()) this.detach(pasid)
     this.users--
-    this.#context.objects.remove(this)
-    this.#context.put()
+    this.context.objects.remove(this)
+    this.context.put()
   }
 
   destroy(): void {
-    this.#context.env.core.onFault(this.bdf, undefined)
+    this.context.env.core.onFault(this.bdf, undefined)
     this.#group.devices.delete(this)
     this.#groups.release(this.#group)
   }
@@ -170,11 +170,11 @@ export class BoundDevice implements IommufdObject {
         if (!(error instanceof ErrnoError) || error.code !== 'EINVAL') throw error
       }
     }
-    const made = this.#context.objects.add(new HwptPaging(ioas, this, { flags: 0, auto: true }))
+    const made = this.context.objects.add(new HwptPaging(ioas, this, { flags: 0, auto: true }))
     try {
       this.#put(made, pasid)
     } catch (error) {
-      this.#context.objects.remove(made)
+      this.context.objects.remove(made)
       throw error
     }
     return made.id
@@ -300,7 +300,7 @@ export class BoundDevice implements IommufdObject {
   #letGo(hwpt: Hwpt): void {
     hwpt.users--
     if (hwpt instanceof HwptPaging && hwpt.auto && hwpt.users === 0)
-      this.#context.objects.remove(hwpt)
+      this.context.objects.remove(hwpt)
   }
 
   /** Answers INVALID to page requests of what leaves a table. */

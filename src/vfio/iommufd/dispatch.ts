@@ -51,14 +51,30 @@ export class IommufdFile implements OpenFile {
   }
 
   ioctl(cmd: number, arg: number, caller: Process): number {
+    const { ioctls } = this.context.env
+    if (!ioctls.on) return this.#call(cmd, arg, caller)
+    const name = commands.get(cmd)?.name ?? hex(cmd)
+    const { pid } = caller
+    try {
+      const result = this.#call(cmd, arg, caller)
+      ioctls.emit({ name, pid, result, errno: undefined })
+      return result
+    } catch (error) {
+      const errno = error instanceof ErrnoError ? error.code : undefined
+      ioctls.emit({ name, pid, result: undefined, errno })
+      throw error
+    }
+  }
+
+  release(): void {
+    this.context.put()
+  }
+
+  #call(cmd: number, arg: number, caller: Process): number {
     const number = cmd & 0xff
     if (number < uapi.IOMMUFD_CMD_BASE) return compatIoctl(this.context, cmd, arg, caller)
     const known = commands.get(cmd)
     if (known === undefined) throw new ErrnoError('ENOTTY', `an iommufd knows no ioctl ${hex(cmd)}`)
     return known.run(this.context, arg, caller)
-  }
-
-  release(): void {
-    this.context.put()
   }
 }

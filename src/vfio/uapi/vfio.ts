@@ -171,6 +171,8 @@ export const
 
 export const VFIO_PCI_HOT_RESET_FLAG_DEV_ID = 1 << 0
 export const VFIO_PCI_HOT_RESET_FLAG_DEV_ID_OWNED = 1 << 1
+export const VFIO_PCI_DEVID_OWNED = 0 // no device of the caller's, but of a group he owns
+export const VFIO_PCI_DEVID_NOT_OWNED = -1
 export const vfio_pci_dependent_device = struct('struct vfio_pci_dependent_device', {
   group_id: 'u32', // or the iommufd device id, by flag
   segment: 'u16',
