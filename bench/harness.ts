@@ -1,4 +1,5 @@
-// Measures a body against a baseline in the same process: both warmed, then run in turns, medians kept.
+// Measures a body against a baseline in the same process: both warmed, then run in turns, so that a busy machine
+// slows both; medians kept.
 
 /** One line of the benchmark's answer. */
 export interface Row {
@@ -6,7 +7,7 @@ export interface Row {
   readonly what: string
   /** Our figure, in `unit`. */
   readonly value: number
-  readonly unit: 'ns' | 'pairs/s' | 'cycles/s' | 'MIPS'
+  readonly unit: 'ns' | 'pairs/s' | 'cycles/s' | 'MIPS' | 'bytes'
   /** The baseline's figure in the same unit. */
   readonly baseline: number
   /** How we compare with the baseline: above 1 is faster than it. */
@@ -22,23 +23,42 @@ export type Body = (n: number) => void
 
 const nowNs = () => Number(process.hrtime.bigint())
 
-/** Nanoseconds one repetition takes: the median of several samples of about 40 ms each. */
-export function timed(body: Body, samples = 7): number {
+/** Length of a sample: short, so that most are not interrupted where others run beside. */
+const SAMPLE_NS = 3e6
+const WARM_NS = 200e6
+const SAMPLES = 61
+
+/** Repetitions that make one sample, found while warming up. */
+function repetitions(body: Body): number {
   let n = 16
+  let warm = 0
   for (;;) {
-    const start = nowNs()
-    body(n)
-    const took = nowNs() - start
-    if (took > 40e6) break
-    n = Math.ceil(n * Math.min(8, Math.max(1.5, 45e6 / Math.max(took, 1))))
+    const took = once(body, n) * n
+    warm += took
+    if (took > SAMPLE_NS && warm > WARM_NS) return Math.max(1, Math.round((n * SAMPLE_NS) / took))
+    if (took < SAMPLE_NS) n = Math.ceil(n * 2)
   }
-  const times: number[] = []
-  for (let i = 0; i < samples; i++) {
-    const start = nowNs()
-    body(n)
-    times.push((nowNs() - start) / n)
+}
+
+/** Nanoseconds of one of `n` repetitions. */
+function once(body: Body, n: number): number {
+  const start = nowNs()
+  body(n)
+  return (nowNs() - start) / n
+}
+
+const median = (times: number[]) => times.sort((a, b) => a - b)[times.length >> 1]!
+
+/** Nanoseconds that one repetition of each takes. */
+function inTurns(body: Body, baseline: Body): { value: number; base: number } {
+  const of = { body: repetitions(body), baseline: repetitions(baseline) }
+  const values: number[] = []
+  const bases: number[] = []
+  for (let i = 0; i < SAMPLES; i++) {
+    bases.push(once(baseline, of.baseline))
+    values.push(once(body, of.body))
   }
-  return times.sort((a, b) => a - b)[samples >> 1]!
+  return { value: median(values), base: median(bases) }
 }
 
 interface Spec {
@@ -51,8 +71,7 @@ interface Spec {
 
 /** A row in nanoseconds an operation; the target is an upper bound. */
 export function nanoseconds(spec: Spec): Row {
-  const baseline = timed(spec.baseline)
-  const value = timed(spec.body)
+  const { value, base: baseline } = inTurns(spec.body, spec.baseline)
   const pass = spec.target === null || value <= spec.target
   return row(spec, {
     value,
@@ -66,8 +85,7 @@ export function nanoseconds(spec: Spec): Row {
 
 /** A row in nanoseconds whose target is a lower bound of the ratio to the baseline. */
 export function ratioTo(spec: Spec): Row {
-  const baseline = timed(spec.baseline)
-  const value = timed(spec.body)
+  const { value, base: baseline } = inTurns(spec.body, spec.baseline)
   const ratio = baseline / value
   const pass = spec.target === null || ratio >= spec.target
   return row(spec, { value, unit: 'ns', baseline, ratio, targetOf: 'ratio', pass })
@@ -75,12 +93,23 @@ export function ratioTo(spec: Spec): Row {
 
 /** A row in operations a second; the target is a lower bound. */
 export function rate(spec: Spec, unit: 'pairs/s' | 'cycles/s'): Row {
-  const baseline = 1e9 / timed(spec.baseline)
-  const value = 1e9 / timed(spec.body)
+  const times = inTurns(spec.body, spec.baseline)
+  const baseline = 1e9 / times.base
+  const value = 1e9 / times.value
   const pass = spec.target === null || value >= spec.target
   return row(spec, { value, unit, baseline, ratio: value / baseline, targetOf: 'value', pass })
 }
 
-function row(spec: Spec, rest: Omit<Row, 'id' | 'what' | 'target'>): Row {
+/** A row of bytes, against what it cannot do without. */
+export function bytes(spec: Omit<Spec, 'body' | 'baseline'>, value: number, baseline: number): Row {
+  const pass = spec.target === null || value <= spec.target
+  const ratio = baseline / value
+  return row(spec, { value, unit: 'bytes', baseline, ratio, targetOf: 'value', pass })
+}
+
+function row(
+  spec: Omit<Spec, 'body' | 'baseline'>,
+  rest: Omit<Row, 'id' | 'what' | 'target'>,
+): Row {
   return { id: spec.id, what: spec.what, target: spec.target, ...rest }
 }

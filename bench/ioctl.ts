@@ -1,5 +1,5 @@
-// Ioctls in process: mapping, PASIDs and binding, with 1, a thousand and a million held, against an
-// empty ioctl with an argument of the same size.
+// Ioctls in process: mapping, PASIDs and binding, with 1 to a million held, against an empty ioctl with an argument
+// of the same size.
 
 import { iommu_gpasid_bind_data } from '../src/iommu/uapi.js'
 import { createMachine, type Machine } from '../src/machine.js'
@@ -29,21 +29,24 @@ import { GVA_HI, GVA_LO, nestedHost } from './nested-host.js'
 
 const AT = '0000:01:00.0'
 const EMPTY = 0x7f00
+/** 20 bits, all of them but 0: 2^20 - 1 PASIDs. */
+const LAST_PASID = 0xf_ffff
 
-interface Caller {
+/** A process with a nesting container. */
+export interface Caller {
   readonly machine: Machine
   readonly sys: Sys
   readonly container: number
 }
 
-function open(): Caller {
+/** A machine with room for a million of everything, and the caller on it. */
+export function open(): Caller {
   const machine = createMachine({
     devices: [{ at: AT, model: dmaCopy }],
     parameters: { dmaEntryLimit: 2 ** 21, pasidQuota: 2 ** 20 - 1 },
     pasidCapacity: 2 ** 21,
     ramBytes: 1024 * 2 ** 20,
   })
-  machine.kernel.nodes.register('/dev/empty', () => ({ kind: 'empty', ioctl: () => 0 }))
   const sys = machine.spawn({ capabilities: ['CAP_IPC_LOCK'] })
   const container = sys.open('/dev/vfio/vfio')
   const group = sys.open(machine.groupOf(AT))
@@ -53,7 +56,11 @@ function open(): Caller {
 }
 
 /** Two empty ioctls with an argument of `argument`'s size: the floor of a pair. */
-function emptyPair({ sys }: Caller, argument: { bytes: Uint8Array }): Body {
+export function emptyPair(
+  { machine, sys }: Pick<Caller, 'machine' | 'sys'>,
+  argument: { bytes: Uint8Array },
+): Body {
+  machine.kernel.nodes.register('/dev/empty', () => ({ kind: 'empty', ioctl: () => 0 }))
   const fd = sys.open('/dev/empty')
   return n => {
     for (let i = 0; i < n; i++) {
@@ -65,21 +72,38 @@ function emptyPair({ sys }: Caller, argument: { bytes: Uint8Array }): Body {
 
 const MAP_FLAGS = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE
 
-function mapRow(id: string, held: number): Row {
-  const caller = open()
-  const { sys, container } = caller
+/** Maps one page at every other one, until `held` are mapped; the argument of the last call. */
+export function holdMappings({ sys, container }: Caller, held: number) {
   const page = sys.mmap(4096)
   const map = vfio_iommu_type1_dma_map({ flags: MAP_FLAGS, vaddr: page.vaddr, size: 4096n })
-  for (let i = 1; i < held; i++) {
+  const before = holdings.get(sys) ?? 0
+  for (let i = before; i < held; i++) {
     map.iova = 0x1_0000_0000n + BigInt(i) * 8192n
     sys.ioctl(container, VFIO_IOMMU_MAP_DMA, map)
   }
+  holdings.set(sys, held)
+  return map
+}
+const holdings = new WeakMap<Sys, number>()
+
+/** Allocates PASIDs until `held` are held; the argument of the last call. */
+export function holdPasids({ machine, sys, container }: Caller, held: number) {
+  const range = { min: 1, max: LAST_PASID }
+  const alloc = vfio_iommu_type1_pasid_request({ flags: VFIO_IOMMU_FLAG_ALLOC_PASID, range })
+  while (machine.ioasid.held < held) sys.ioctl(container, VFIO_IOMMU_PASID_REQUEST, alloc)
+  return alloc
+}
+
+function mapRow(id: string, held: number): Row {
+  const caller = open()
+  const { sys, container } = caller
+  const map = holdMappings(caller, held - 1)
   map.iova = 0x100_0000_0000n
   const unmap = vfio_iommu_type1_dma_unmap({ iova: map.iova, size: 4096n })
   return rate(
     {
       id,
-      what: `MAP_DMA + UNMAP_DMA of 4 KiB, ${held} held`,
+      what: `MAP_DMA + UNMAP_DMA of 4 KiB, the ${held}th`,
       body: n => {
         for (let i = 0; i < n; i++) {
           sys.ioctl(container, VFIO_IOMMU_MAP_DMA, map)
@@ -96,14 +120,12 @@ function mapRow(id: string, held: number): Row {
 function pasidRow(id: string, held: number): Row {
   const caller = open()
   const { sys, container } = caller
-  const range = { min: 1, max: 0xf_ffff }
-  const alloc = vfio_iommu_type1_pasid_request({ flags: VFIO_IOMMU_FLAG_ALLOC_PASID, range })
-  for (let i = 1; i < held; i++) sys.ioctl(container, VFIO_IOMMU_PASID_REQUEST, alloc)
+  const alloc = holdPasids(caller, held - 1)
   const free = vfio_iommu_type1_pasid_request({ flags: VFIO_IOMMU_FLAG_FREE_PASID })
   return rate(
     {
       id,
-      what: `PASID alloc + free, ${held} held`,
+      what: `PASID alloc + free, the ${held}th`,
       body: n => {
         for (let i = 0; i < n; i++) {
           const pasid = sys.ioctl(container, VFIO_IOMMU_PASID_REQUEST, alloc)
@@ -121,8 +143,7 @@ function pasidRow(id: string, held: number): Row {
 
 function bindRow(): Row {
   const { machine, sys, container, fd, function: fn, root } = nestedHost()
-  const caller = open()
-  const pasid = container.allocPasid(1, 0xf_ffff)
+  const pasid = container.allocPasid(1, LAST_PASID)
   const data = iommu_gpasid_bind_data({
     version: 1,
     format: 1,
@@ -146,21 +167,18 @@ function bindRow(): Row {
         }
         machine.settle()
       },
-      baseline: emptyPair(caller, bind),
+      baseline: emptyPair({ machine, sys }, bind),
       target: 100_000,
     },
     'cycles/s',
   )
 }
 
-const HELD = [
-  ['1', 1],
-  ['1k', 1000],
-  ['1m', 1_000_000],
-] as const
+const MAPPINGS = { 1: 1, '1k': 1000, '100k': 100_000, '1m': 1_000_000 }
+const PASIDS = { ...MAPPINGS, '1m': LAST_PASID }
 
 export function* ioctlRows(): Generator<Row> {
-  for (const [name, held] of HELD) yield mapRow(`map-unmap-${name}`, held)
-  for (const [name, held] of HELD) yield pasidRow(`pasid-${name}`, held)
+  for (const [name, held] of Object.entries(MAPPINGS)) yield mapRow(`map-unmap-${name}`, held)
+  for (const [name, held] of Object.entries(PASIDS)) yield pasidRow(`pasid-${name}`, held)
   yield bindRow()
 }

@@ -4,13 +4,16 @@ import { writeFileSync } from 'node:fs'
 import { cpuRows } from './cpu.js'
 import { dmaRows } from './dma.js'
 import type { Row } from './harness.js'
+import { invalidateRows } from './invalidate.js'
 import { ioctlRows } from './ioctl.js'
+import { memoryRows } from './memory.js'
 import { smmuRows } from './smmu.js'
 import { bareReads, translateRows } from './translate.js'
 
 const HELP = `npm run bench [-- OPTIONS]
   --json FILE   also write the rows as JSON
-  --only TEXT   only groups whose name contains TEXT: translate, smmu, dma, ioctl, cpu
+  --only TEXT   only groups whose name contains TEXT: translate, smmu, dma, ioctl, invalidate,
+                memory, cpu
   --help        this text
 The exit status is 1 when a row misses its target.`
 
@@ -19,11 +22,13 @@ const groups: Readonly<Record<string, () => Iterable<Row>>> = {
   smmu: () => smmuRows(bareReads),
   dma: dmaRows,
   ioctl: ioctlRows,
+  invalidate: invalidateRows,
+  memory: memoryRows,
   cpu: cpuRows,
 }
 
 function figure(v: number, unit: string): string {
-  if (unit === 'ns') return `${v.toFixed(1)} ns`
+  if (unit === 'ns' || unit === 'bytes') return `${v.toFixed(1)} ${unit}`
   if (unit === 'MIPS') return `${v.toFixed(2)} MIPS`
   return `${Math.round(v).toLocaleString('en-US')} ${unit}`
 }
@@ -34,9 +39,9 @@ function line(r: Row): string {
       ? 'no target'
       : r.targetOf === 'ratio'
         ? `ratio ≥ ${r.target}`
-        : `${r.unit === 'ns' ? '≤' : '≥'} ${figure(r.target, r.unit)}`
+        : `${r.unit === 'ns' || r.unit === 'bytes' ? '≤' : '≥'} ${figure(r.target, r.unit)}`
   const cells = [
-    r.id.padEnd(14),
+    r.id.padEnd(21),
     figure(r.value, r.unit).padStart(22),
     `x${r.ratio.toFixed(2)}`.padStart(8),
     `baseline ${figure(r.baseline, r.unit)}`.padEnd(34),

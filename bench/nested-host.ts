@@ -26,17 +26,22 @@ export interface NestedHost {
   readonly root: number
 }
 
+/** Bytes from the start of the memory that are for tables. */
+const TABLES = 0x5000
+
 const AT = '0000:01:00.0'
 
 /**
- * Builds it: 4 MiB of caller memory from IOVA 0 on, as 4 KiB pages of the second stage (mapped page by
- * page in shuffled order of physical memory), with tables for PAGES pages in it.
+ * Builds it: 4 MiB of caller memory from IOVA 0 on, as 4 KiB pages of the second stage, mapped page by page, with
+ * tables for PAGES pages in it. The memory has been written, as memory in use has.
  */
-export function nestedHost(description: Partial<MachineDescription> = {}): NestedHost {
+export function nestedHost(description: MachineDescription = {}): NestedHost {
   const machine = createMachine({ devices: [{ at: AT, model: dmaCopy }], ...description })
   const sys = machine.spawn({ capabilities: ['CAP_IPC_LOCK'] })
   const container = new NestingContainer(sys, machine.groupOf(AT))
   const memory = sys.mmap(4 * MIB)
+  memory.bytes.fill(1)
+  memory.bytes.fill(0, 0, TABLES)
   for (let page = 0; page < 1024; page++)
     container.map(memory.vaddr + BigInt(page * 4096), BigInt(page * 4096), 4096n)
   const view = new DataView(memory.bytes.buffer, memory.bytes.byteOffset, memory.bytes.length)
