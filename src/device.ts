@@ -20,6 +20,7 @@ export {
   pasidCapability,
   pri,
   type RequestTag,
+  sriov,
 } from './pci/device-model.js'
 export type { Identity } from './pci/node.js'
 export {

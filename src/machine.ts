@@ -26,6 +26,7 @@ import { enumerate } from './pci/enumerate.js'
 import { HOST_RANGES, RootComplex } from './pci/fabric.js'
 import type { DeviceModel, PciFunction } from './pci/function.js'
 import { HostInterrupts } from './pci/host-interrupts.js'
+import { EXTENDED } from './pci/ids.js'
 import { Kernel } from './sys/kernel.js'
 import type { ProcessOptions } from './sys/process.js'
 import { Sys } from './sys/sys.js'
@@ -42,6 +43,8 @@ export interface DevicePlace {
   /** `0000:bb:dd.f` with bus 1 or above; each bus is below a root port of its own. */
   readonly at: string
   readonly model: DeviceModel
+  /** Virtual functions that the host makes of it; the model must have `sriov`. */
+  readonly vfs?: number
 }
 
 /** What a machine is made of. Everything has a default; the smallest machine is `createMachine()`. */
@@ -149,6 +152,7 @@ export function createMachine(
   const fabric = new RootComplex({ memory, clock, trace })
   placeDevices(fabric, description)
   enumerate({ memory, ...HOST_RANGES })
+  for (const { at, vfs = 0 } of description.devices ?? []) if (vfs > 0) enableVfs(fabric, at, vfs)
 
   const interrupts = new HostInterrupts()
   const ioasid = new IoasidAllocator({
@@ -269,6 +273,15 @@ function placeDevices(
     const port = fabric.addRootPort({ acs })
     for (const { id, model } of places) if (id >> 8 === bus) port.add(model, id & 7)
   }
+}
+
+/** Makes virtual functions, as the host's driver of the physical one would. */
+function enableVfs(fabric: RootComplex, at: string, vfs: number): void {
+  const fn = find(fabric, at)
+  const sriov = fn.capabilityOffset(EXTENDED.SRIOV, true)
+  if (sriov === undefined) throw new RangeError(`${at} has no SR-IOV capability`)
+  fn.config.write(sriov + 0x10, 2, vfs)
+  fn.config.write(sriov + 0x08, 2, 0x0009)
 }
 
 function idOf(at: string): number {

@@ -13,6 +13,13 @@ const STATUS_CAPABILITIES = 1 << 4
 const MULTI_FUNCTION = 0x80
 const LAYOUT = 0x7f
 const NO_DEVICE = 0xffff
+const CLASS_REVISION = 0x08
+const NO_CLASS = 0xffff_ffff
+const VF_CONTROL = 0x08
+const VF_ENABLE = 1 << 0
+const NUM_VFS = 0x10
+const FIRST_VF_OFFSET = 0x14
+const VF_STRIDE = 0x16
 /** More capabilities than a chain can have: ends a chain that loops. */
 const CHAIN_LIMIT = 1024
 
@@ -45,9 +52,21 @@ export class PciConfig {
     this.#memory.store(this.#at(bdf, offset), size, BigInt(value >>> 0))
   }
 
-  /** Whether a function answers. */
+  /** Whether a function answers. Virtual ones have no ids, but a class. */
   present(bdf: number): boolean {
-    return this.read(bdf, 0, 2) !== NO_DEVICE
+    return this.read(bdf, 0, 2) !== NO_DEVICE || this.read(bdf, CLASS_REVISION, 4) !== NO_CLASS
+  }
+
+  /** Requester ids of the virtual functions that a physical one has now. */
+  virtualFunctions(bdf: number): number[] {
+    const at = this.extended(bdf, EXTENDED.SRIOV)
+    if (at === 0 || !(this.read(bdf, at + VF_CONTROL, 2) & VF_ENABLE)) return []
+    const first = bdf + this.read(bdf, at + FIRST_VF_OFFSET, 2)
+    const stride = this.read(bdf, at + VF_STRIDE, 2)
+    const count = this.read(bdf, at + NUM_VFS, 2)
+    return Array.from({ length: count }, (_, i) => first + i * stride).filter(vf =>
+      this.present(vf),
+    )
   }
 
   /** Offset of a capability of the first 256 bytes; 0 when there is none. */
@@ -94,6 +113,9 @@ export class PciConfig {
           const multiFunction = (type & MULTI_FUNCTION) !== 0
           const f = { bdf, multiFunction, parent, secondaryBus }
           found.push(f)
+          if (!bridge)
+            for (const vf of this.virtualFunctions(bdf))
+              found.push({ bdf: vf, multiFunction: false, parent, secondaryBus: undefined })
           if (fn === 0 && !multiFunction) break
         }
       }

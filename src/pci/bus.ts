@@ -33,6 +33,25 @@ export class Bus {
     return this.#nodes.some((n, devfn) => n !== undefined && devfn >> 3 === device && devfn & 7)
   }
 
+  /** Whether a virtual function can appear there. */
+  free(devfn: number): boolean {
+    return devfn <= (this.bridge ? 7 : 255) && this.#nodes[devfn] === undefined
+  }
+
+  /** Puts a virtual function at its place; the device does not become multi-function by that (PCIe 9.2.1.2). */
+  addVirtual(node: PciNode): void {
+    this.#nodes[node.devfn] = node
+    this.fabric.configChanged()
+    this.fabric.decodeChanged()
+  }
+
+  /** Takes a virtual function away. */
+  remove(node: PciNode): void {
+    if (this.#nodes[node.devfn] === node) this.#nodes[node.devfn] = undefined
+    this.fabric.configChanged()
+    this.fabric.decodeChanged()
+  }
+
   /** Puts a node at its place. A device must have a function 0 before it can have others. */
   add<N extends PciNode>(node: N): N {
     const { devfn } = node

@@ -26,6 +26,7 @@ export { aer } from './extended/aer.js'
 export { ats } from './extended/ats.js'
 export { pasidCapability } from './extended/pasid.js'
 export { pri } from './extended/pri.js'
+export { sriov } from './extended/sriov.js'
 
 /** A 64-bit address as two 32-bit halves, for devices that have it so and for hot paths. */
 export interface Halves {

@@ -35,6 +35,8 @@ export interface FunctionSpec {
   readonly identity: Identity
   readonly bars: readonly BarSpec[]
   readonly capabilities: readonly CapabilityFactory[]
+  /** Of a virtual function: whose it is. */
+  readonly physical?: PciFunction
 }
 
 /** One endpoint function. */
@@ -47,6 +49,8 @@ export class PciFunction extends PciNode {
   readonly pri: PriCapability | undefined
   readonly pasid: PasidCapability | undefined
   readonly dma: BusMaster
+  /** The physical function, when this is a virtual one; requests with PASID go by its PASID capability. */
+  readonly physical: PciFunction | undefined
   /** Set once by the device model. */
   model: FunctionModel | undefined
   readonly #header: RegisterFile<typeof TYPE0>
@@ -80,7 +84,8 @@ export class PciFunction extends PciNode {
     this.ats = made.find(c => c instanceof AtsCapability)
     this.pri = made.find(c => c instanceof PriCapability)
     this.pasid = made.find(c => c instanceof PasidCapability)
-    this.dma = new BusMaster(this, this.ats, this.pasid)
+    this.physical = spec.physical
+    this.dma = new BusMaster(this, this.ats, spec.physical ? spec.physical.pasid : this.pasid)
     if (this.msix) this.msix.send = (hi, lo, data) => this.dma.sendMessage(hi, lo, data)
   }
 

@@ -15,6 +15,7 @@ export const EXTENDED = {
   AER: 0x0001,
   ACS: 0x000d,
   ATS: 0x000f,
+  SRIOV: 0x0010,
   PRI: 0x0013,
   PASID: 0x001b,
 } as const
@@ -31,6 +32,7 @@ export const EXTENDED_NAMES: Readonly<Record<number, string>> = {
   [EXTENDED.AER]: 'Advanced Error Reporting',
   [EXTENDED.ACS]: 'Access Control Services',
   [EXTENDED.ATS]: 'Address Translation Services',
+  [EXTENDED.SRIOV]: 'Single Root I/O Virtualization',
   [EXTENDED.PRI]: 'Page Request Interface',
   [EXTENDED.PASID]: 'Process Address Space ID',
 }

@@ -36,6 +36,8 @@ export interface BenchOptions
   readonly device?: DeviceModel
   /** Models by bus instead; each inner list is the functions of one device below a root port. */
   readonly devices?: readonly (readonly DeviceModel[])[]
+  /** Virtual functions of the first function of each bus; its model must have them. */
+  readonly vfs?: number
   /** Stands in front of the IOMMU's driver, to make calls of it fail; `standIn` helps. */
   readonly wrapDriver?: (driver: IommuDriver) => IommuDriver
   /** Each bus seems to have an IOMMU unit of its own, so that containers need a domain for each. */
@@ -174,9 +176,13 @@ export function checkBenches(): void {
 
 function describe(options: BenchOptions): MachineDescription {
   const { device = testDevice(), devices = [[device], [device]], ...rest } = options
-  const { wrapDriver = (driver: IommuDriver) => driver, unitPerBus, ...description } = rest
+  const { wrapDriver = (driver: IommuDriver) => driver, unitPerBus, vfs = 0, ...description } = rest
   const places: DevicePlace[] = devices.flatMap((functions, bus) =>
-    functions.map((model, fn) => ({ at: formatBdf(((bus + 1) << 8) | fn), model })),
+    functions.map((model, fn) => ({
+      at: formatBdf(((bus + 1) << 8) | fn),
+      model,
+      vfs: fn === 0 ? vfs : 0,
+    })),
   )
   return {
     ramBytes: 16 * 2 ** 20,
