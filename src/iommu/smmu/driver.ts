@@ -302,8 +302,8 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
   // ---- faults and page requests ----
 
   respond(bdf: number, request: IommuFault, code: number): void {
-    if (!this.#devices.get(bdf)?.domain.guestTables.translates)
-      throw new ErrnoError('ENODEV', 'page response: the device is behind no guest’s table')
+    if (!this.#devices.get(bdf)?.domain.nesting)
+      throw new ErrnoError('ENODEV', 'page response: the device is on no domain that nests')
     this.#answer(bdf, request, code)
   }
 
