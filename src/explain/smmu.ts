@@ -15,11 +15,12 @@ import {
   FAULT_RECORD,
   FETCH_RECORD,
 } from '../iommu/smmu/events.js'
-import type { FaultEntry, SmmuFault } from '../iommu/smmu/faults.js'
+import type { FaultTrail, FetchedStructure } from '../iommu/smmu/fault-trail.js'
+import type { SmmuFault } from '../iommu/smmu/faults.js'
 import { L1STD, STE } from '../iommu/smmu/ste.js'
 import type { ExplainedNode, Explanation } from './explanation.js'
 import { SMMU_CAUSES } from './smmu-causes.js'
-import { structureNode } from './structures.js'
+import { fieldIs, structureNode, walkNode } from './structures.js'
 import { RecordError } from './vtd-record.js'
 
 /** A fault of a modelled unit. */
@@ -45,7 +46,7 @@ export function explainSmmuFault(f: SmmuFault): Explanation {
       ...(f.fetchAddress > 0 ? [['fetch address', hex(f.fetchAddress)] as const] : []),
       ['time', `${f.time} ns`],
     ],
-    tree: f.entries.map((e, i) => entryNode(e, i === f.entries.length - 1)),
+    tree: faultTree(f),
   }
 }
 
@@ -113,28 +114,50 @@ const sentence = (text: string): string => `${text[0]!.toUpperCase()}${text.slic
 
 const verb = (access: string): string => (access === 'page-request' ? 'have the page' : access)
 
-const KINDS: Readonly<Record<FaultEntry['kind'], Layout | undefined>> = {
-  l1std: L1STD as unknown as Layout,
-  ste: STE as unknown as Layout,
-  l1cd: L1CD as unknown as Layout,
-  cd: CD as unknown as Layout,
-  'stage-1': undefined,
-  'stage-2': undefined,
+const LAYOUTS = { l1std: L1STD, ste: STE, l1cd: L1CD, cd: CD } as const
+
+/** Structures and tables as nodes; what `refused` says is put on the last structure when no walk tells. */
+export function smmuTrailTree(trail: FaultTrail, refused?: Refused): ExplainedNode[] {
+  const stop = trail.walks.length > 0 ? -1 : trail.structures.length - 1
+  return [
+    ...trail.structures.map((s, i) => {
+      const layout = LAYOUTS[s.kind] as unknown as Layout
+      const why = i === stop && s.words ? refused?.(s, layout, s.words) : undefined
+      const node = structureNode(layout.name.replace('SMMUv3 ', ''), layout, s, why)
+      return s.physical === s.at
+        ? node
+        : { ...node, text: node.text.replace(hex(s.at), `${hex(s.at)} (at ${hex(s.physical)})`) }
+    }),
+    ...trail.walks.map(w => walkNode(w)),
+  ]
 }
 
-function entryNode(e: FaultEntry, last: boolean): ExplainedNode {
-  const layout = KINDS[e.kind]
-  if (layout) {
-    const node = structureNode(layout.name.replace('SMMUv3 ', ''), layout, {
-      at: e.at,
-      words: [e.value],
-    })
-    return {
-      ...node,
-      text: `${layout.name.replace('SMMUv3 ', '')} at ${hex(e.at)}, first word ${hex(e.value, 16)}`,
+type Refused = (s: FetchedStructure, layout: Layout, words: readonly bigint[]) => string | undefined
+
+function faultTree(f: SmmuFault): ExplainedNode[] {
+  if (!f.trail) return []
+  return smmuTrailTree(f.trail, (s, layout, words) => {
+    switch (f.name) {
+      case 'C_BAD_STREAMID':
+        return s.kind === 'l1std' ? fieldIs(layout, words, 'Span') : undefined
+      case 'C_BAD_STE':
+      case 'C_BAD_CD':
+        return / is 0$/.test(fieldIs(layout, words, 'V'))
+          ? fieldIs(layout, words, 'V')
+          : 'a field has a value that is illegal here (5.2.2, 5.4.2), or that the unit does not support'
+      case 'F_BAD_ATS_TREQ':
+      case 'F_TRANSL_FORBIDDEN':
+        return s.kind === 'ste' ? fieldIs(layout, words, 'EATS') : undefined
+      case 'F_STREAM_DISABLED':
+        return s.kind === 'ste' ? fieldIs(layout, words, 'S1DSS') : undefined
+      case 'C_BAD_SUBSTREAMID':
+        return s.kind === 'l1cd'
+          ? fieldIs(layout, words, 'V')
+          : s.kind === 'ste'
+            ? `${fieldIs(layout, words, 'Config')}, ${fieldIs(layout, words, 'S1CDMax')}`
+            : undefined
+      default:
+        return undefined
     }
-  }
-  const text = `${e.kind === 'stage-1' ? 'stage 1' : 'stage 2'} level ${e.level} descriptor at ${hex(e.at)} = ${hex(e.value, 16)}`
-  const refused = last && (e.value & 1n) === 0n ? { refused: 'valid (bit 0) is 0' } : {}
-  return { text, words: [e.value], ...refused }
+  })
 }

@@ -16,6 +16,7 @@ import {
   FAULT_RECORD,
   FETCH_RECORD,
 } from './events.js'
+import type { FaultTrail } from './fault-trail.js'
 import type { OutputQueue } from './queues.js'
 
 /** What a request wanted when it failed. */
@@ -68,6 +69,8 @@ export interface SmmuFault extends FaultReport {
    * not wanted (CD.R, STE.S2R, CR2); `stalled`: its transaction waits, the record may still be due.
    */
   readonly record: 'recorded' | 'lost' | 'suppressed' | 'stalled'
+  /** Everything that was read on the way there, when the unit can tell. */
+  readonly trail?: FaultTrail
 }
 
 /** What is the same in most reports. */
@@ -83,6 +86,8 @@ export const NO_DETAIL = {
 export class FaultLog {
   /** The last fault seen, recorded or not; kept until reset. */
   last: SmmuFault | undefined = undefined
+  /** Reads the way to a fault; set by who knows the tables. */
+  trail: ((report: FaultReport) => FaultTrail) | undefined = undefined
   readonly #queue: OutputQueue
   readonly #clock: VirtualClock
   readonly #point: TracePoint<SmmuFault>
@@ -133,6 +138,7 @@ export class FaultLog {
 
   #announce(report: FaultReport, record: SmmuFault['record']): void {
     const { code, section, meaning } = EVENTS[report.name]
+    const trail = this.trail?.(report)
     const fault: SmmuFault = {
       ...report,
       time: this.#clock.now,
@@ -140,6 +146,7 @@ export class FaultLog {
       section,
       meaning,
       record,
+      ...(trail && { trail }),
     }
     this.last = fault
     if (this.#point.on) this.#point.emit(fault)

@@ -57,8 +57,25 @@ function onePrivilege({ low, leafHigh, tablesHigh }: Gathered, modes: number): n
   return all | (all << 3)
 }
 
+/** Formats made before: the same options give the same object, which is compiled once. */
+const made = new Map<string, PageTableFormat>()
+const MOST_MADE = 1024
+
+function once(stage: 1 | 2, options: object, make: () => PageTableFormat): PageTableFormat {
+  const key = `${stage} ${Object.entries(options).sort().join(' ')}`
+  let format = made.get(key)
+  if (!format) {
+    if (made.size === MOST_MADE) made.clear()
+    format = make()
+    made.set(key, format)
+  }
+  return format
+}
+
 /** Stage 1 tables. ACCESS_SMEP stands for WXN, ACCESS_SMAP for PAN, ACCESS_FLAGS1 for HA. */
-export function stage1Format(o: Stage1Options): PageTableFormat {
+export const stage1Format = (o: Stage1Options): PageTableFormat => once(1, o, () => stage1(o))
+
+function stage1(o: Stage1Options): PageTableFormat {
   const { flags, ...format } = vmsaFormat({ ...o, stage: 1, granule: KB[o.granule] })
   const plain = o.unprivileged ? stage1Permissions : onePrivilege
   return {
@@ -79,7 +96,9 @@ export function stage1Format(o: Stage1Options): PageTableFormat {
 }
 
 /** Stage 2 tables: IPA to PA. ACCESS_FLAGS2 stands for S2HA. */
-export function stage2Format(o: Stage2Options): PageTableFormat {
+export const stage2Format = (o: Stage2Options): PageTableFormat => once(2, o, () => stage2(o))
+
+function stage2(o: Stage2Options): PageTableFormat {
   const { flags, ...format } = vmsaFormat({ ...o, stage: 2, granule: KB[o.granule] })
   return {
     ...format,

@@ -14,11 +14,13 @@ import {
   NOT_STALLED,
   type Translation,
 } from '../../pci/request.js'
+import { ASK_EACH_TIME } from '../../pci/upstream.js'
 import { AtsTranslator } from './ats.js'
 import { Caches } from './caches.js'
 import type { SmmuConfig } from './config.js'
 import { Contexts } from './contexts.js'
 import { CLASS } from './events.js'
+import { TrailReader } from './fault-trail.js'
 import { type FaultLog, type FaultReport, NO_DETAIL } from './faults.js'
 import {
   addressOf,
@@ -68,6 +70,7 @@ export interface FaultOutputs {
 export class Translator {
   readonly streams: Streams
   readonly caches: Caches
+  readonly trails: TrailReader
   readonly #requests: Requests
   readonly #walkers: Walkers
   readonly #ats: AtsTranslator
@@ -97,11 +100,18 @@ export class Translator {
     const contexts = new Contexts(memory, config, this.#walkers)
     this.#requests = new Requests(this.streams, contexts, config)
     this.#ats = new AtsTranslator(this.#requests, this.#walkers, config, regs, out.faults)
+    this.trails = new TrailReader(memory, config, regs)
+    out.faults.trail = report => this.trails.read(report)
   }
 
   reset(): void {
     this.streams.clear()
     this.caches.clear()
+  }
+
+  /** Changes when an answer may not be given again; see `UpstreamTranslator`. */
+  get answers(): number {
+    return this.#point.on ? ASK_EACH_TIME : this.caches.epochs
   }
 
   /** Answers an untranslated or translated request; see `UpstreamTranslator`. */

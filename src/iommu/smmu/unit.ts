@@ -21,6 +21,7 @@ import type { DownstreamPort, MessageSink, UpstreamTranslator } from '../../pci/
 import { type SmmuConfig, setIdentification, smmuConfig } from './config.js'
 import { EVENT_SIZE } from './events.js'
 import { Commands } from './execute.js'
+import type { FaultTrail } from './fault-trail.js'
 import { FaultLog, type SmmuFault } from './faults.js'
 import { GlobalErrors } from './global-errors.js'
 import type { SmmuHooks } from './hooks.js'
@@ -102,6 +103,7 @@ export class SmmuUnit implements UpstreamTranslator, MessageSink, MmioTarget {
         },
         GBPA: () => {
           this.regs.GBPA.UPDATE = false
+          this.#translator.caches.touch()
         },
         GERRORN: () => {
           this.#commands.run()
@@ -214,6 +216,11 @@ export class SmmuUnit implements UpstreamTranslator, MessageSink, MmioTarget {
     return this.#stalls.count
   }
 
+  /** What the tables say of an address under a PASID (or `NO_PASID`), past all caches and without a trace in them. */
+  look(requester: number, pasid: number, address: bigint, write = false): FaultTrail {
+    return this.#translator.trails.whole(requester, pasid, address, write)
+  }
+
   /** Software's read of a register. */
   read(offset: number, size: 1 | 2 | 4 | 8): bigint {
     const value = this.#file.read(offset, size)
@@ -225,6 +232,10 @@ export class SmmuUnit implements UpstreamTranslator, MessageSink, MmioTarget {
   write(offset: number, size: 1 | 2 | 4 | 8, value: bigint): void {
     if (this.#register.on) this.#traceRegister(true, offset, size, value)
     if (!this.#ignored(offset, size, value)) this.#file.write(offset, size, value)
+  }
+
+  get answers(): number {
+    return this.#translator.answers
   }
 
   translate(r: MemoryRequest, into: Translation): void {

@@ -18,6 +18,7 @@ import type {
 import type { DownstreamPort, MessageSink, UpstreamTranslator } from '../../pci/upstream.js'
 import { setCapabilities, type VtdConfig, vtdConfig } from './config.js'
 import { EventInterrupt } from './events.js'
+import type { FaultTrail } from './fault-trail.js'
 import { FaultLog, type VtdFault } from './faults.js'
 import type { VirtualCommandResult, VtdHooks } from './hooks.js'
 import { Invalidation } from './invalidate.js'
@@ -197,6 +198,11 @@ export class VtdUnit implements UpstreamTranslator, MessageSink, MmioTarget {
     return this.regs.GSTS_REG.RTPS && this.#translator.entries.mode === TTM.SCALABLE
       ? this.#translator.entries.root
       : 0
+  }
+
+  /** What the tables say of an address under a PASID (or `NO_PASID`), past all caches and without a trace in them. */
+  look(requester: number, pasid: number, address: bigint, write = false): FaultTrail {
+    return this.#translator.trails.whole(requester, pasid, address, write)
   }
 
   /** Software's read of a register. */
