@@ -1,5 +1,5 @@
 // Failure on demand: steps inside a call that can run out of something pass by here, and a test says which of them
-// fails. Costs one look at `armed` while nobody asks. Frames and driver calls fail by other means: testing/stand-in.ts.
+// fails. Costs one look at `armed` while nobody asks. Driver calls fail by other means: testing/stand-in.ts.
 import { ErrnoError, type ErrnoName } from './errno.js'
 
 /** Steps that can be made to fail. */
@@ -7,24 +7,34 @@ export class Failures {
   /** Whether some step is to fail; ask before calling `step` on a hot path. */
   armed = false
   #left = 0
-  #code: ErrnoName = 'ENOMEM'
+  #code: ErrnoName | undefined = undefined
+  #passed: string[] = []
 
-  /** Lets the nth step from now on fail once, the first being 1. */
-  failNth(n: number, code: ErrnoName = 'ENOMEM'): void {
+  /** Lets the nth step from now on fail once, the first being 1; with its own errno unless `code` names another. */
+  failNth(n: number, code?: ErrnoName): void {
     this.armed = true
     this.#left = n
     this.#code = code
+    this.#passed = []
   }
 
-  /** Nothing fails any more. */
-  disarm(): void {
-    this.armed = false
+  /** Lets nothing fail, and notes the steps until `disarm`. */
+  watch(): void {
+    this.failNth(Number.POSITIVE_INFINITY)
   }
 
-  /** A step that could fail: the ErrnoError asked for, when it is its turn. */
-  step(what: string): void {
-    if (!this.armed || --this.#left > 0) return
+  /** Nothing fails any more. Answers the steps since the last call here, the one that failed included. */
+  disarm(): readonly string[] {
     this.armed = false
-    throw new ErrnoError(this.#code, `${what}: made to fail`)
+    return this.#passed
+  }
+
+  /** A step that could fail, with `code` mostly: the ErrnoError, when it is its turn. */
+  step(what: string, code: ErrnoName = 'ENOMEM', syscall = 'ioctl'): void {
+    if (!this.armed) return
+    this.#passed.push(what)
+    if (--this.#left > 0) return
+    this.armed = false
+    throw new ErrnoError(this.#code ?? code, `${what}: made to fail`, syscall)
   }
 }

@@ -5,6 +5,7 @@
  */
 import { hex, PAGE_SIZE } from '../base/addr.js'
 import { ErrnoError } from '../base/errno.js'
+import { Failures } from '../base/failures.js'
 import { IdAllocator } from '../base/ids.js'
 import type { AddressSpace } from './address-space.js'
 import type { RamRegion } from './ram.js'
@@ -13,6 +14,8 @@ import type { RamRegion } from './ram.js'
 export class FrameAllocator {
   readonly space: AddressSpace
   readonly ram: RamRegion
+  /** Steps of this memory's users that can be made to fail. */
+  readonly failures = new Failures()
   /** First frame number, so that frame numbers are addresses / 4096. */
   readonly #first: number
   readonly #held: IdAllocator
@@ -55,6 +58,7 @@ export class FrameAllocator {
    * one reference each. ErrnoError ENOMEM, of that system call, when there is no such run.
    */
   alloc(pages = 1, alignPages = 1, syscall = 'ioctl'): number {
+    if (this.failures.armed) this.failures.step(`${pages} page frames`, 'ENOMEM', syscall)
     const start = this.#findRun(pages, alignPages)
     if (start < 0) throw new ErrnoError('ENOMEM', `no run of ${pages} free page frames`, syscall)
     for (let i = start; i < start + pages; i++) {

@@ -3,6 +3,7 @@
  * description, the last reference (descriptor or mapping) releases the file.
  */
 import { ErrnoError } from '../base/errno.js'
+import type { Failures } from '../base/failures.js'
 import { IdAllocator } from '../base/ids.js'
 import { O_RDWR, type OpenFile } from './open-file.js'
 
@@ -43,11 +44,13 @@ const MAX_LIMIT = 2 ** 20
 export class FdTable {
   /** Descriptors are below this (RLIMIT_NOFILE); at most 2^20. */
   limit: number
+  readonly #failures: Failures | undefined
   readonly #ids = new IdAllocator(0, MAX_LIMIT - 1)
   readonly #open: (FileDescription | undefined)[] = []
 
-  constructor(limit = DEFAULT_LIMIT) {
+  constructor(limit = DEFAULT_LIMIT, failures?: Failures) {
     this.limit = limit
+    this.#failures = failures
   }
 
   /** Open descriptors. */
@@ -62,6 +65,7 @@ export class FdTable {
 
   /** Throws EMFILE when no descriptor is free, for drivers that must know before they have effects. */
   reserve(syscall = 'ioctl'): void {
+    if (this.#failures?.armed) this.#failures.step('a descriptor', 'EMFILE', syscall)
     const fd = this.#ids.nextFree(0)
     if (fd < 0 || fd >= this.limit) throw this.#full(syscall)
   }
@@ -105,7 +109,7 @@ export class FdTable {
 
   /** A forked child's table: the same numbers, the same descriptions. */
   fork(): FdTable {
-    const child = new FdTable(this.limit)
+    const child = new FdTable(this.limit, this.#failures)
     for (const fd of this.#ids.held()) {
       const description = this.#open[fd]!
       child.#ids.take(fd)

@@ -4,6 +4,7 @@
  */
 import type { VirtualClock } from '../base/clock.js'
 import { ErrnoError } from '../base/errno.js'
+import type { Failures } from '../base/failures.js'
 import type { TraceBus } from '../base/trace.js'
 import type { AddressSpace } from '../mem/address-space.js'
 import type { FrameAllocator } from '../mem/frames.js'
@@ -59,6 +60,8 @@ export class Kernel {
   readonly memory: AddressSpace
   readonly frames: FrameAllocator
   readonly nodes = new NodeTable()
+  /** Steps of system calls that can be made to fail. */
+  readonly failures: Failures
   readonly #processes = new Map<number, Process>()
   #nextPid = 1
 
@@ -72,6 +75,7 @@ export class Kernel {
     this.trace = parts.trace
     this.memory = parts.memory
     this.frames = parts.frames
+    this.failures = parts.frames.failures
   }
 
   /** Living processes, by pid. */

@@ -37,7 +37,7 @@ export class Process {
     if (parent === undefined) {
       const memlockLimitPages = Math.floor((options.memlock ?? 8 * 2 ** 20) / 4096)
       this.memory = new ProcessMemory(kernel.frames, { memlockLimitPages, capIpcLock })
-      this.fds = new FdTable(options.nofile)
+      this.fds = new FdTable(options.nofile, kernel.failures)
     } else {
       this.memory = parent.memory.fork({ capIpcLock })
       this.fds = parent.fds.fork()
