@@ -1,20 +1,24 @@
 // The chain of capabilities behind an info structure, and the two-call protocol that goes with it: a caller
 // whose argsz is too small learns the size and calls again. uapi linux/vfio.h, vfio_info_cap_header.
+import type { Failures } from '../base/failures.js'
 import type { UserMemory } from '../mem/user-memory.js'
 
 /** Capabilities in the order they are added, each a complete structure starting with its header. */
 export class CapabilityChain {
   readonly #align: number
+  readonly #failures: Failures | undefined
   readonly #parts: Uint8Array[] = []
   #size = 0
 
   /** Each capability starts at a multiple of `align` bytes. */
-  constructor(align: number) {
+  constructor(align: number, failures?: Failures) {
     this.#align = align
+    this.#failures = failures
   }
 
-  /** Adds a capability; `next` of its header is filled in by `bytes`. */
+  /** Adds a capability; `next` of its header is filled in by `bytes`. ENOMEM. */
   add(capability: { readonly bytes: Uint8Array }, id: number, version = 1): void {
+    this.#failures?.step('a capability')
     const bytes = capability.bytes
     const view = new DataView(bytes.buffer, bytes.byteOffset)
     view.setUint16(0, id, true)

@@ -75,6 +75,7 @@ export class Container implements OpenFile {
       throw new ErrnoError('EINVAL', 'VFIO_SET_IOMMU: the container has an IOMMU driver')
     if (checkType1Extension(this.#env.rules, id) <= 0)
       throw new ErrnoError('ENODEV', `VFIO_SET_IOMMU: no driver knows type ${id}`)
+    caller.kernel.failures.step('an IOMMU driver')
     const driver = new Type1(id, this.#env)
     const attached: AttachableGroup[] = []
     try {

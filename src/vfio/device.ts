@@ -2,6 +2,7 @@
 // interrupts as calls, reset with everything put back. Config bits: config.ts; hot-reset.ts, device-feature.ts.
 import { hex } from '../base/addr.js'
 import { ErrnoError } from '../base/errno.js'
+import type { Failures } from '../base/failures.js'
 import type { TraceBus } from '../base/trace.js'
 import type { IommuCore } from '../iommu/core.js'
 import { IOMMU_FAULT_PAGE_REQ, type IommuFault } from '../iommu/uapi.js'
@@ -65,6 +66,7 @@ export interface DeviceEnvironment {
   readonly trace: TraceBus
   readonly ioctlTrace: IoctlTrace
   readonly scope: HotResetScope
+  readonly failures: Failures
 }
 
 const FLR_CAPABLE = 1 << 28
@@ -90,6 +92,8 @@ export class VfioPciDevice {
     this.#env = env
     this.#resets = (this.#express(4, 4) & FLR_CAPABLE) !== 0
     const faults = nested && rules.faultRegions
+    env.failures.step('a device')
+    if (faults) env.failures.step('fault rings')
     this.irqs = new DeviceIrqs(fn, {
       config: core.config,
       memory,
@@ -228,7 +232,7 @@ export class VfioPciDevice {
     info.cap_offset = 0
     info.size = BigInt(region.size)
     info.offset = BigInt(regionOffset(info.index))
-    const chain = new CapabilityChain(this.#env.rules.capabilityAlign)
+    const chain = new CapabilityChain(this.#env.rules.capabilityAlign, this.#env.failures)
     region.describe?.(chain)
     if (!answerInfo(memory, arg, info, chain, VFIO_REGION_INFO_FLAG_CAPS, size))
       throw new ErrnoError('EFAULT', `${call}: not writable`)
@@ -245,7 +249,7 @@ export class VfioPciDevice {
     if (found === undefined) throw new ErrnoError('EINVAL', `${call}: index ${info.index}`)
     info.flags = found.flags
     info.count = found.count
-    const chain = new CapabilityChain(this.#env.rules.capabilityAlign)
+    const chain = new CapabilityChain(this.#env.rules.capabilityAlign, this.#env.failures)
     if (info.index === FAULT_IRQ) {
       const type = { type: VFIO_IRQ_TYPE_NESTED, subtype: VFIO_IRQ_SUBTYPE_DMA_FAULT }
       chain.add(vfio_irq_info_cap_type(type), VFIO_IRQ_INFO_CAP_TYPE)

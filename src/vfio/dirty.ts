@@ -54,10 +54,15 @@ export class DirtyLogging {
     if (argsz < HEADER) throw invalid(`${CALL}: argsz ${argsz} < ${HEADER}`)
     if (flags & ~KNOWN || flags === 0 || flags & (flags - 1))
       throw invalid(`${CALL}: flags ${hex(flags)}`)
-    if (flags === VFIO_IOMMU_DIRTY_PAGES_FLAG_START) this.enabled = true
+    if (flags === VFIO_IOMMU_DIRTY_PAGES_FLAG_START) this.#start(caller)
     else if (flags === VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP) this.enabled = false
     else this.#get(memory, arg + HEADER, argsz - HEADER)
     return 0
+  }
+
+  #start({ kernel }: Process): void {
+    if (!this.enabled) kernel.failures.step('dirty bitmaps')
+    this.enabled = true
   }
 
   /** The checks of UNMAP_DMA with GET_DIRTY_BITMAP on a range of `pages`. */

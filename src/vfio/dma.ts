@@ -93,6 +93,8 @@ export class DmaMappings {
     prot: number,
     memory: ProcessMemory,
   ): void {
+    const { failures } = memory.frames
+    if (failures.armed) failures.step('a mapping')
     const m = this.#spare ?? new DmaMapping(memory)
     this.#spare = m.next
     m.next = undefined
@@ -216,6 +218,7 @@ export class DmaMappings {
     m.pinner = memory
     let done = 0
     while (done < pages) {
+      if (memory.frames.failures.armed) pinning(memory)
       const run = memory.pinRun(vaddrPage + done, pages - done, write)
       const n = run.pages
       if (n === 0) {
@@ -291,6 +294,11 @@ export class DmaMappings {
     m.next = this.#spare
     this.#spare = m
   }
+}
+
+/** Pages that cannot be pinned now. */
+function pinning(memory: ProcessMemory): void {
+  memory.frames.failures.step('pages of a process')
 }
 
 const overLimit = (pages: number, memory: ProcessMemory) =>

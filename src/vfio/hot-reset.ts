@@ -55,7 +55,7 @@ export function hotResetInfo(
 
 /** Resets the bus when every function on it belongs to a group the caller shows. */
 export function hotReset(scope: HotResetScope, bdf: number, arg: number, caller: Process): number {
-  const { memory, fds } = caller
+  const { memory, fds, kernel } = caller
   const invalid = (what: string) => new ErrnoError('EINVAL', `${RESET}: ${what}`)
   const header = vfio_pci_hot_reset({ argsz: 0 })
   if (!memory.copyIn(arg, header.bytes)) throw new ErrnoError('EFAULT', `${RESET}: unreadable`)
@@ -64,6 +64,7 @@ export function hotReset(scope: HotResetScope, bdf: number, arg: number, caller:
   const affected = scope.affected(bdf)
   if (affected.length === 0) throw new ErrnoError('ENODEV', `${RESET}: the bus cannot be reset`)
   if (count === 0 || count > affected.length) throw invalid(`${count} groups`)
+  kernel.failures.step('a list of groups')
   const numbers = new Int32Array(count)
   if (!memory.copyIn(arg + HEADER, new Uint8Array(numbers.buffer)))
     throw new ErrnoError('EFAULT', `${RESET}: descriptors unreadable`)

@@ -24,7 +24,11 @@ export class IoEventFds {
   #doorbells: Doorbell[] = []
 
   /** IOEVENTFD at `arg` of the caller: adds one, or removes it with fd -1. */
-  call(regions: readonly (Region | undefined)[], arg: number, { memory, fds }: Process): number {
+  call(
+    regions: readonly (Region | undefined)[],
+    arg: number,
+    { memory, fds, kernel }: Process,
+  ): number {
     const request = vfio_device_ioeventfd({ argsz: 0 })
     if (!memory.copyIn(arg, request.bytes, MINIMUM))
       throw new ErrnoError('EFAULT', `${CALL}: unreadable`)
@@ -53,6 +57,7 @@ export class IoEventFds {
     const file = fds.get(fd)
     if (file === undefined) throw new ErrnoError('EBADF', `${CALL}: fd ${fd} is not open`)
     if (!(file instanceof EventFd)) throw invalid(`fd ${fd} is a ${file.kind}`)
+    kernel.failures.step('a doorbell')
     const write = new Uint8Array(8)
     new DataView(write.buffer).setBigUint64(0, value, true)
     const stop = file.onSignal(() => {

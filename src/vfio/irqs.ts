@@ -130,7 +130,7 @@ export class DeviceIrqs {
     this.#enable(true)
   }
 
-  #read(arg: number, { memory, fds }: Process): Request & { readonly flags: number } {
+  #read(arg: number, { memory, fds, kernel }: Process): Request & { readonly flags: number } {
     const bytes = new Uint8Array(HEADER)
     if (!memory.copyIn(arg, bytes)) throw new ErrnoError('EFAULT', `${CALL}: unreadable`)
     const { argsz, flags, index, start, count } = vfio_irq_set.at(bytes)
@@ -151,6 +151,7 @@ export class DeviceIrqs {
     const size = sizes.get(kind)
     if (size === undefined) throw invalid(`flags ${hex(flags)}: one kind of data`)
     if (argsz - HEADER < count * size) throw invalid(`argsz ${argsz} for ${count} interrupts`)
+    if (count * size > 0) kernel.failures.step('data of interrupts')
     const data = new Uint8Array(count * size)
     if (!memory.copyIn(arg + HEADER, data))
       throw new ErrnoError('EFAULT', `${CALL}: data unreadable`)
@@ -160,6 +161,7 @@ export class DeviceIrqs {
       const fd = new DataView(data.buffer).getInt32(4 * i, true)
       if (fd === -1) return undefined
       if (fd < -1) throw invalid(`fd ${fd}`)
+      kernel.failures.step('an eventfd', 'EBADF')
       const file = fds.get(fd)
       if (file === undefined) throw new ErrnoError('EBADF', `${CALL}: fd ${fd} is not open`)
       if (!(file instanceof EventFd)) throw invalid(`fd ${fd} is a ${file.kind}`)

@@ -48,7 +48,7 @@ export function type1Info(of: InfoSource, arg: number, caller: Process): number 
   const written = info.argsz >= WITH_CAP_OFFSET ? WITH_CAP_OFFSET : MINIMUM
   info.flags = VFIO_IOMMU_INFO_PGSIZES
   info.iova_pgsizes = pageSizeBitmap(of.pageSizes)
-  const chain = new CapabilityChain(of.rules.capabilityAlign)
+  const chain = new CapabilityChain(of.rules.capabilityAlign, caller.kernel.failures)
   for (const which of of.rules.infoCapabilities) builders[which](of, chain)
   if (!answerInfo(memory, arg, info, chain, VFIO_IOMMU_INFO_CAPS, written))
     throw new ErrnoError('EFAULT', `${CALL}: not writable`)

@@ -193,6 +193,7 @@ export class Type1 implements DmaLimits, InfoSource {
     const { core, rules, parameters } = { ...this.#env, rules: this.rules }
     if (this.#nesting && rules.oneNestedGroup && this.#attached.length + this.#software.size > 0)
       throw new ErrnoError('EINVAL', 'a nesting container takes one group')
+    caller.kernel.failures.step('a group on a domain')
     const { mdev } = group
     if (mdev !== undefined && mdev.backing === undefined) {
       mdev.mappings = this.mappings

@@ -2,7 +2,7 @@
 // would do: bind drivers, ask for a device back, look at what is held.
 import { formatBdf } from '../base/addr.js'
 import { ErrnoError } from '../base/errno.js'
-import { Failures } from '../base/failures.js'
+import type { Failures } from '../base/failures.js'
 import type { TraceBus } from '../base/trace.js'
 import type { IommuCore } from '../iommu/core.js'
 import type { IoasidAllocator } from '../iommu/ioasid.js'
@@ -77,8 +77,8 @@ export class Vfio {
   readonly parameters: VfioParameters
   /** iommufd of this machine; undefined where the profile has none. */
   readonly iommufd: Iommufd | undefined
-  /** Bookkeeping of PASIDs can be made to fail here, for tests. */
-  readonly failures = new Failures()
+  /** Steps of calls that can be made to fail, for tests: the kernel's. */
+  readonly failures: Failures
   readonly #options: VfioOptions
   readonly #contexts: PasidContexts
   readonly #drivers = new Set<Type1>()
@@ -97,6 +97,7 @@ export class Vfio {
   constructor(options: VfioOptions) {
     const { kernel, core, trace } = options
     this.#options = options
+    this.failures = kernel.failures
     this.profile = options.profile ?? 'V7R'
     this.rules = rulesOf(this.profile)
     this.parameters = { ...DEFAULTS, ...options.parameters }
@@ -127,6 +128,7 @@ export class Vfio {
       trace,
       ioctlTrace: new IoctlTrace('device', rules, trace),
       scope: this.#hotResetScope(),
+      failures: kernel.failures,
     }
     const containers = new IoctlTrace('container', rules, trace)
     kernel.nodes.register('/dev/vfio/vfio', () => new Container(type1, containers))
