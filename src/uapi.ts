@@ -75,5 +75,6 @@ export {
   PASID_TABLE_CFG_VERSION_1,
   PASID_TABLE_SMMUV3_CFG_VERSION_1,
 } from './iommu/uapi.js'
+export * from './vfio/uapi/ioasid.js'
 export * from './vfio/uapi/iommufd.js'
 export * from './vfio/uapi/vfio.js'

@@ -59,3 +59,7 @@ struct vfio_region_dma_fault { __u32 tail, entry_size, nb_entries, offset, head;
 struct vfio_region_dma_fault_response { __u32 head, entry_size, nb_entries, offset, tail; };
 struct vfio_irq_info_caps { __u32 argsz, flags, index, count, cap_offset; };
 struct vfio_irq_info_cap_type { struct vfio_info_cap_header header; __u32 type, subtype; };
+
+struct ioasid_info { __u32 argsz, flags, ioasid_bits; };
+struct ioasid_request_range { __u32 min, max; };
+struct ioasid_request { __u32 argsz, flags; struct ioasid_request_range range; };

@@ -38,7 +38,9 @@ import {
   vfio_device_bind_iommufd,
   vfio_device_detach_iommufd_pt,
 } from '../../../src/uapi.js'
-import { type BenchOptions, type VfioBench, vfioBench } from '../../support/vfio-bench.js'
+import { type VfioBench, vfioBench } from '../../support/vfio-bench.js'
+
+type BenchOptions = NonNullable<Parameters<typeof vfioBench>[0]>
 
 export const READ_WRITE = IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE
 export const READ_ONLY = IOMMU_IOAS_MAP_READABLE
