@@ -26,6 +26,8 @@ export interface PageRange {
 export class Caches {
   /** Changes with every invalidation; in bits 31:16, above a requester id. */
   epoch = 1 << 16
+  /** The same without end: for whoever keeps answers for longer. */
+  epochs = 0
   /** What the last `find` or `keep` is about. */
   rights = 0
   pageBits = 12
@@ -48,6 +50,7 @@ export class Caches {
 
   /** Makes answers in front of the caches invalid. */
   touch(): void {
+    this.epochs++
     const next = (this.epoch >>> 16) + 1
     if (next > 0x7fff) {
       this.#overflow()
