@@ -217,7 +217,12 @@ export class Vfio {
     if (open === undefined) {
       const detach = group.container?.open?.(bdf)
       const nests = group.container?.driver?.nests ?? false
-      open = { device: new VfioPciDevice(fn, nests, this.#deviceEnv), files: 0, detach }
+      try {
+        open = { device: new VfioPciDevice(fn, nests, this.#deviceEnv), files: 0, detach }
+      } catch (error) {
+        detach?.()
+        throw error
+      }
       this.#devices.set(bdf, open)
     }
     const held = open

@@ -89,6 +89,7 @@ export class IrqRouting {
     }
     if (gsi >= this.#maxRoutes) throw refuse('EINVAL', `interrupt number ${gsi}`)
     if (this.#irqfds.has(file)) throw refuse('EBUSY', `eventfd ${fd} has an interrupt already`)
+    caller.kernel.failures.step('an irqfd')
     const fire = () => {
       if (file.take() > 0n) this.raise(gsi)
     }

@@ -112,9 +112,12 @@ export class SlotTable {
       if (base === old.base && r.flags === old.flags) return
     }
     if (base !== old?.base) this.#refuseOverlap(id, base, pages)
-    if (old !== undefined) this.#remove(old)
     const logged = (r.flags & KVM_MEM_LOG_DIRTY_PAGES) !== 0
     const kept = base === old?.base ? old.dirty : undefined
+    const { failures } = this.#user.frames
+    failures.step('a memory slot')
+    if (logged && kept === undefined) failures.step('a dirty bitmap')
+    if (old !== undefined) this.#remove(old)
     const dirty = logged ? (kept ?? new DirtyLog(pages)) : undefined
     const slot: Slot = { id, base, pages, user, flags: r.flags, regions: [], dirty }
     this.#slots.set(id, slot)

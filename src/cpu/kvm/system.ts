@@ -74,6 +74,7 @@ class KvmFile implements OpenFile {
 
   #createVm(type: number, caller: Process): number {
     if (type !== 0) throw refuse('EINVAL', `VM type ${type}`)
+    caller.kernel.failures.step('a VM')
     caller.fds.reserve()
     const vm = new Vm(this.#parts, caller, () => this.#vms.delete(vm))
     this.#vms.add(vm)
@@ -95,6 +96,7 @@ function supportedCpuid(arg: number, caller: Process): number {
   const { nent } = copyIn(caller, arg, uapi.kvm_cpuid2)
   const count = SUPPORTED_CPUID.length
   if (Math.min(nent, MAX_CPUID_ENTRIES) < count) throw refuse('E2BIG', `${count} leaves`)
+  caller.kernel.failures.step('CPUID leaves')
   copyOut(caller, arg, uapi.kvm_cpuid2({ nent: count, entries: SUPPORTED_CPUID.map(toEntry2) }))
   return 0
 }

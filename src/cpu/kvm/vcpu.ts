@@ -214,12 +214,14 @@ export class Vcpu implements OpenFile {
   #msrs(arg: number, caller: Process) {
     const { nmsrs } = copyIn(caller, arg, uapi.kvm_msrs)
     if (nmsrs >= MAX_MSRS) throw refuse('E2BIG', `${nmsrs} MSRs at once`)
+    caller.kernel.failures.step('MSRs')
     return copyIn(caller, arg, uapi.kvm_msrs, nmsrs * uapi.kvm_msr_entry.size)
   }
 
   #setCpuid(arg: number, caller: Process): number {
     const { nent } = copyIn(caller, arg, uapi.kvm_cpuid2)
     if (nent > MAX_CPUID_ENTRIES) throw refuse('E2BIG', `${nent} leaves`)
+    caller.kernel.failures.step('CPUID leaves')
     const given = copyIn(caller, arg, uapi.kvm_cpuid2, nent * uapi.kvm_cpuid_entry2.size)
     const entries = [...given.entries].map(fromEntry2)
     const { leaves } = this.#processor

@@ -81,6 +81,7 @@ export class Vm implements OpenFile {
       case uapi.KVM_CREATE_IRQCHIP:
         if (this.#irqchip) throw refuse('EEXIST', 'the VM has its interrupt controllers')
         if (this.#vcpus.size > 0) throw refuse('EINVAL', 'there are vCPUs already')
+        caller.kernel.failures.step('interrupt controllers')
         this.#irqchip = true
         return 0
       case uapi.KVM_SIGNAL_MSI:
@@ -122,6 +123,7 @@ export class Vm implements OpenFile {
   #createVcpu(id: number, caller: Process): number {
     if (id >= MAX_VCPUS) throw refuse('EINVAL', `vCPU ${id} of ${MAX_VCPUS}`)
     if (this.#vcpus.has(id)) throw refuse('EEXIST', `vCPU ${id} exists`)
+    caller.kernel.failures.step('a vCPU')
     caller.fds.reserve()
     const vcpu = new Vcpu(this, id)
     this.#vcpus.set(id, vcpu)
@@ -152,6 +154,7 @@ export class Vm implements OpenFile {
   #setRouting(arg: number, caller: Process): number {
     const { nr, flags } = copyIn(caller, arg, uapi.kvm_irq_routing)
     if (!this.#irqchip || nr > MAX_ROUTES || flags !== 0) throw refuse('EINVAL', `${nr} routes`)
+    caller.kernel.failures.step('routes')
     const routing = copyIn(caller, arg, uapi.kvm_irq_routing, nr * uapi.kvm_irq_routing_entry.size)
     this.interrupts.set(routing.entries)
     return 0
