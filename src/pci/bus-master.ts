@@ -87,10 +87,10 @@ export class BusMaster {
       : this.#transfer(true, hi, lo, bytes)
   }
 
-  /** Sends an interrupt message: an untranslated dword write without a PASID. */
+  /** Sends an interrupt message: an untranslated dword write without a PASID, wherever its address is. */
   sendMessage(hi: number, lo: number, data: number): boolean {
     this.#messageView.setUint32(0, data, true)
-    return this.write(hi, lo, this.#message)
+    return this.#admit(hi, lo, NO_TAG, true) && this.#transfer(true, hi, lo, this.#message)
   }
 
   /**
@@ -121,7 +121,7 @@ export class BusMaster {
   }
 
   /** Checks everything that does not depend on the piece, and fills the request's tag. */
-  #admit(hi: number, lo: number, tag: DmaTag): boolean {
+  #admit(hi: number, lo: number, tag: DmaTag, interrupt = false): boolean {
     const node = this.#node
     const r = this.#request
     r.requester = node.bdf
@@ -143,8 +143,8 @@ export class BusMaster {
         return this.#fail('pasid-disabled', COMPLETION.UR, 0)
     } else if (tag.execute || tag.privileged) return this.#fail('pasid-disabled', COMPLETION.UR, 0) // both bits live in the prefix
     const bridge = node.bus.bridge
-    this.#cached = this.#ats?.enabled === true
-    const message = r.pasid < 0 && isMessage(hi, lo)
+    this.#cached = !interrupt && this.#ats?.enabled === true
+    const message = interrupt || (r.pasid < 0 && isMessage(hi, lo))
     const translated = this.#cached && !message
     if (bridge && !bridge.forwards(r.pasid >= 0, translated))
       return this.#fail(bridge.masterEnabled ? 'blocked' : 'bus-master-disabled', COMPLETION.UR, 0)
