@@ -25,19 +25,27 @@ const nowNs = () => Number(process.hrtime.bigint())
 
 /** Length of a sample: short, so that most are not interrupted where others run beside. */
 const SAMPLE_NS = 3e6
-const WARM_NS = 200e6
 const SAMPLES = 61
+/** Warming ends when so many samples in a row were not clearly faster than the best before them, or at the limit. */
+const STEADY = 40
+const WARM_NS = 300e6
+const WARM_LIMIT_NS = 5e9
 
-/** Repetitions that make one sample, found while warming up. */
+/** Warms a body up; the repetitions that make one sample. */
 function repetitions(body: Body): number {
   let n = 16
+  let best = Number.POSITIVE_INFINITY
   let warm = 0
-  for (;;) {
-    const took = once(body, n) * n
-    warm += took
-    if (took > SAMPLE_NS && warm > WARM_NS) return Math.max(1, Math.round((n * SAMPLE_NS) / took))
-    if (took < SAMPLE_NS) n = Math.ceil(n * 2)
+  for (let steady = 0; warm < WARM_NS || (steady < STEADY && warm < WARM_LIMIT_NS); steady++) {
+    const each = once(body, n)
+    warm += each * n
+    if (each < best * 0.97) {
+      best = each
+      steady = 0
+    }
+    n = Math.max(1, Math.min(n * 2, Math.round(SAMPLE_NS / each)))
   }
+  return n
 }
 
 /** Nanoseconds of one of `n` repetitions. */

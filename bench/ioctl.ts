@@ -24,7 +24,7 @@ import {
   vfio_iommu_type1_nesting_op,
   vfio_iommu_type1_pasid_request,
 } from '../src/vfio/uapi/vfio.js'
-import { type Body, type Row, rate } from './harness.js'
+import { type Body, nanoseconds, type Row, rate } from './harness.js'
 import { GVA_HI, GVA_LO, nestedHost } from './nested-host.js'
 
 const AT = '0000:01:00.0'
@@ -141,6 +141,41 @@ function pasidRow(id: string, held: number): Row {
   )
 }
 
+/** FREE of every PASID there could be, against FREE of each one that is held. */
+function freeRangeRow(): Row {
+  const owned = 64
+  const caller = open()
+  const { sys, container } = caller
+  const alloc = holdPasids(caller, 1)
+  const every = vfio_iommu_type1_pasid_request({
+    flags: VFIO_IOMMU_FLAG_FREE_PASID,
+    range: { min: 1, max: 0x7fff_ffff },
+  })
+  const one = vfio_iommu_type1_pasid_request({ flags: VFIO_IOMMU_FLAG_FREE_PASID })
+  return nanoseconds({
+    id: 'pasid-free-range',
+    what: `${owned} PASIDs: alloc of each and FREE of [1, 2^31-1], against alloc and FREE of each`,
+    body: n => {
+      for (let i = 0; i < n; i++) {
+        for (let k = 0; k < owned; k++) sys.ioctl(container, VFIO_IOMMU_PASID_REQUEST, alloc)
+        sys.ioctl(container, VFIO_IOMMU_PASID_REQUEST, every)
+      }
+    },
+    baseline: n => {
+      for (let i = 0; i < n; i++) {
+        const first = sys.ioctl(container, VFIO_IOMMU_PASID_REQUEST, alloc)
+        for (let k = 1; k < owned; k++) sys.ioctl(container, VFIO_IOMMU_PASID_REQUEST, alloc)
+        for (let pasid = first; pasid < first + owned; pasid++) {
+          one.view.setUint32(8, pasid, true)
+          one.view.setUint32(12, pasid, true)
+          sys.ioctl(container, VFIO_IOMMU_PASID_REQUEST, one)
+        }
+      }
+    },
+    target: null,
+  })
+}
+
 function bindRow(): Row {
   const { machine, sys, container, fd, function: fn, root } = nestedHost()
   const pasid = container.allocPasid(1, LAST_PASID)
@@ -180,5 +215,6 @@ const PASIDS = { ...MAPPINGS, '1m': LAST_PASID }
 export function* ioctlRows(): Generator<Row> {
   for (const [name, held] of Object.entries(MAPPINGS)) yield mapRow(`map-unmap-${name}`, held)
   for (const [name, held] of Object.entries(PASIDS)) yield pasidRow(`pasid-${name}`, held)
+  yield freeRangeRow()
   yield bindRow()
 }
