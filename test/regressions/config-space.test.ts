@@ -35,6 +35,7 @@ describe('the PASID capability of a PF', () => {
     ['L59', [ATS, PRI]],
     ['L512', [ATS, PRI]],
     ['L72', [ATS, PRI]],
+    ['N13', [ATS, PRI]],
   ] as const)('E136 between two others: the chain of %s is %j', (profile, expected) => {
     expect(ids(open({ profile, device }).device)).toEqual(expected)
   })
@@ -43,6 +44,7 @@ describe('the PASID capability of a PF', () => {
     ['L59', 0, 0],
     ['L512', 0, 0],
     ['L72', 0, 0],
+    ['N13', 0, 0],
   ] as const)(
     'E137 first at 0x100: %s reads id %d, version %d, next kept',
     (profile, id, version) => {
@@ -68,7 +70,7 @@ describe('the PASID capability of a PF', () => {
 
 describe('a VF', () => {
   const vfs = { device: testDevice({ ats: true, vfs: 2 }), vfs: 2 }
-  it.each(['V7R', 'V7', 'L59', 'L512', 'L72'] as const)(
+  it.each(['V7R', 'V7', 'L59', 'L512', 'L72', 'N13'] as const)(
     'E139 has no PASID capability to show in %s; its ids are virtual',
     profile => {
       const { b, device } = open({ ...vfs, profile }, 1)

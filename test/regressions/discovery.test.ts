@@ -55,6 +55,7 @@ describe('container state', () => {
     ['L59', 1],
     ['L512', 1],
     ['L72', 0],
+    ['N13', 1],
   ] as const)('E02 %s answers %d to CHECK_EXTENSION(6)', (profile, answer) => {
     const c = bench({ profile }).process().container()
     expect(c.call(VFIO_CHECK_EXTENSION, NESTING)).toBe(answer)
@@ -99,6 +100,7 @@ describe('hardware that does not nest, or not alike', () => {
   it.each([
     ['V7R', 'ENOENT', undefined],
     ['V7', undefined, 'ENOENT'],
+    ['N13', undefined, undefined],
   ] as const)(
     'E11 a unit without a nesting format (SMMU): %s SET_IOMMU %s, GET_INFO %s',
     (profile, attach, info) => {
@@ -111,6 +113,7 @@ describe('hardware that does not nest, or not alike', () => {
         expect(b.holdings()).toEqual(before)
       } else expect(set).toSucceed(0)
       if (info) expect(() => c.info()).toRefuse(info)
+      else if (!attach) expect(() => c.info()).toSucceed()
     },
   )
   it.each([
@@ -119,6 +122,7 @@ describe('hardware that does not nest, or not alike', () => {
     ['L59', undefined],
     ['L512', undefined],
     ['L72', 'ENODEV'],
+    ['N13', undefined],
   ] as const)('E12 hardware without a second stage to nest in: %s answers %s', (profile, errno) => {
     const { c } = unset({ profile, vtd: { nesting: false } })
     const call = () => c.setIommu(NESTING)
@@ -163,6 +167,7 @@ describe('GET_INFO', () => {
     ['V7', [2, 1, 3]],
     ['L59', [2, 1]],
     ['L512', [2, 3, 1]],
+    ['N13', [2, 3, 1]],
   ] as const)('E17 with enough room: the chain of %s is %j, the last next 0', (profile, ids) => {
     const { info, capabilities } = nesting({ profile }).c.info()
     expect(capabilities.map(c => c.id)).toEqual(ids)
