@@ -1,15 +1,23 @@
 // Where two errors apply, the documented one wins. A row breaks two rules at once; the first of them answers.
 import { describe, expect, it } from 'vitest'
+import { s32 } from '../../src/sys/sys.js'
 import type { BindMembers } from '../../src/testing/index.js'
 import { bindData, nestingOp, pasidRequest } from '../../src/testing/index.js'
 import {
+  VFIO_DEVICE_SET_IRQS,
+  VFIO_GROUP_GET_DEVICE_FD,
+  VFIO_GROUP_SET_CONTAINER,
+  VFIO_IOMMU_DIRTY_PAGES,
   VFIO_IOMMU_MAP_DMA,
   VFIO_IOMMU_UNMAP_DMA,
+  VFIO_TYPE1_IOMMU,
+  VFIO_TYPE1_NESTING_IOMMU,
   VFIO_TYPE1v2_IOMMU,
   vfio_iommu_type1_dma_map,
   vfio_iommu_type1_dma_unmap,
+  vfio_irq_set,
 } from '../../src/uapi.js'
-import { bench, nesting, testDevice, withPasid } from './support.js'
+import { bench, nesting, outcomes, testDevice, withPasid } from './support.js'
 
 const V2 = VFIO_TYPE1v2_IOMMU
 const onV2 = (profile: 'V7R' | 'V7' | 'L59' | 'L512' | 'L72' = 'V7R') => {
@@ -134,5 +142,107 @@ describe('MAP_DMA and UNMAP_DMA', () => {
     const arg = vfio_iommu_type1_dma_unmap(init)
     expect(() => c.call(VFIO_IOMMU_UNMAP_DMA, arg)).toRefuse('EINVAL')
     expect(arg.size).toBe(init.size)
+  })
+})
+
+describe('containers and groups', () => {
+  /** A container without a driver, and the first device's group in it. */
+  const driverless = (options: Parameters<typeof bench>[0] = {}) => {
+    const b = bench(options)
+    const p = b.process()
+    return { b, p, c: p.container(undefined, b.functions[0]!.group) }
+  }
+
+  it('SET_IOMMU: no group, and a driver already, before an id that nobody knows', () => {
+    expect(() => bench().process().container().setIommu(77)).toRefuse('EINVAL')
+    const { c } = driverless()
+    expect(() => c.setIommu(77)).toRefuse('ENODEV')
+    c.setIommu(V2)
+    expect(() => c.setIommu(77)).toRefuse('EINVAL')
+  })
+  // biome-ignore format: table
+  it.each([
+    ['nesting support (6) before isolation of interrupts (11)', { vtd: { nesting: false, interruptRemapping: false } },                  'ENODEV'],
+    ['the PASID set (8) before isolation of interrupts (11)',   { parameters: { pasidQuota: 0 }, vtd: { interruptRemapping: false } },   'EINVAL'],
+    ['isolation of interrupts, when all else is well',          { vtd: { interruptRemapping: false } },                                  'EPERM'],
+  ] as const)('attach to a nesting container: %s', (_, options, errno) => {
+    const { b, c } = driverless(options)
+    const before = b.holdings()
+    expect(() => c.setIommu(VFIO_TYPE1_NESTING_IOMMU)).toRefuse(errno)
+    expect(b.holdings()).toEqual(before)
+  })
+  it('SET_CONTAINER: the pointer before the state, the state before the descriptor', () => {
+    const { p, c } = driverless()
+    const set = (arg: number | bigint | ReturnType<typeof s32>) =>
+      p.sys.ioctl(c.groups[0]!, VFIO_GROUP_SET_CONTAINER, arg)
+    expect(() => set(0x1000)).toRefuse('EFAULT')
+    expect(() => set(s32(-1))).toRefuse('EINVAL')
+    expect(() => set(s32(999))).toRefuse('EINVAL')
+    c.unset()
+    expect(() => set(s32(999))).toRefuse('EBADF')
+  })
+  it.each([
+    ['V7R', 'EINVAL'],
+    ['L59', 'EINVAL'],
+    ['L72', 'ENODEV'],
+  ] as const)('GET_DEVICE_FD of a wrong name without a driver: %s answers %s', (profile, errno) => {
+    const { p, c } = driverless({ profile })
+    const get = (arg: string | number) => p.sys.ioctl(c.groups[0]!, VFIO_GROUP_GET_DEVICE_FD, arg)
+    expect(() => get(0x1000)).toRefuse('EFAULT')
+    expect(() => get('0000:0f:00.0')).toRefuse(errno)
+    c.setIommu(V2)
+    expect(() => get('0000:0f:00.0')).toRefuse('ENODEV')
+  })
+  it('UNSET_CONTAINER: no container before open devices', () => {
+    const { p, c } = driverless()
+    c.setIommu(V2)
+    const fd = c.deviceFd()
+    expect(() => c.unset()).toRefuse('EBUSY')
+    p.sys.close(fd)
+    expect(() => c.unset()).toSucceed(0)
+    expect(() => c.unset()).toRefuse('EINVAL')
+  })
+  it('DIRTY_PAGES on a type 1 container is EACCES before its argument is looked at', () => {
+    const { c } = driverless()
+    c.setIommu(VFIO_TYPE1_IOMMU)
+    expect(() => c.call(VFIO_IOMMU_DIRTY_PAGES, 0x1000)).toRefuse('EACCES')
+  })
+})
+
+describe('DEVICE_SET_IRQS: the structure and its ranges before what the action cannot do', () => {
+  const MSIX = 2
+  const [NONE, BOOL, MASK, TRIGGER] = [1, 2, 8, 32]
+  // biome-ignore format: table
+  it.each([
+    ['an index that is none before no action',              { index: 9, flags: NONE, count: 1 },                'EINVAL'],
+    ['unknown flags before no action',                      { index: MSIX, flags: NONE | 0x80, count: 1 },      'EINVAL'],
+    ['a range past the end before an unsupported action',   { index: MSIX, flags: NONE | MASK, start: 9, count: 1 }, 'EINVAL'],
+    ['no data type before an unsupported action',           { index: MSIX, flags: MASK, count: 1 },             'EINVAL'],
+    ['two data types before an unsupported action',         { index: MSIX, flags: NONE | BOOL | MASK, count: 1 }, 'EINVAL'],
+    ['missing data before an unsupported action',           { index: MSIX, flags: BOOL | MASK, count: 1 },      'EINVAL'],
+    ['an unsupported action, when all else is well',        { index: MSIX, flags: NONE | MASK, count: 1 },      'ENOTTY'],
+    ['no action, when all else is well',                    { index: MSIX, flags: NONE, count: 1 },             'ENOTTY'],
+    ['two actions, when all else is well',                  { index: MSIX, flags: NONE | MASK | TRIGGER, count: 1 }, 'ENOTTY'],
+  ] as const)('%s', (_, init, errno) => {
+    const { p, c } = onV2()
+    const fd = c.deviceFd()
+    expect(() => p.sys.ioctl(fd, VFIO_DEVICE_SET_IRQS, vfio_irq_set(init))).toRefuse(errno)
+  })
+})
+
+describe('CACHE_INVLD, where the call hides it and the trace tells', () => {
+  // biome-ignore format: table
+  it.each([
+    ['sizes before version',                { argsz: 31, version: 0 },                             'EINVAL'],
+    ['the combination before the PASID',    { cache: 2, granularity: 0, pasid: 99 },               'EINVAL'],
+    ['padding before the PASID',            { padding: [1], pasid: 99 },                           'EINVAL'],
+    ['the range of the PASID before whose', { pasid: 1n << 40n },                                  'EINVAL'],
+    ['unknown before not bound',            { pasid: 99 },                                         'ENOENT'],
+    ['of another before not bound',         { pasid: 2 },                                          'EACCES'],
+  ] as const)('%s', (_, members, errno) => {
+    const { b, c } = withPasid()
+    b.process().nesting(1).alloc(2, 2)
+    const seen = outcomes(b, () => expect(() => c.invalidate(members)).toSucceed(0))
+    expect(seen).toEqual([`invalidate ${errno}`])
   })
 })
