@@ -122,11 +122,11 @@ export const FETCH_RECORD = layout('SMMUv3 fetch record', EVENT_SIZE, {
 /** A record of shape `request`: F_BAD_ATS_TREQ. */
 export const ATS_REQUEST_RECORD = layout('SMMUv3 F_BAD_ATS_TREQ', EVENT_SIZE, {
   ...inputAddress,
+  Span: bits(115, 108, 'translations asked for, in units of the smallest'),
   R: flag(100, 'read permission was asked for: always'),
   W: flag(99, 'write permission was asked for'),
   X: flag(98, 'execute permission was asked for'),
   PRIV: flag(97, 'privileged access was asked for'),
-  Span: bits(67, 64, 'translations asked for, in units of the smallest'),
   ...head,
 })
 

@@ -275,6 +275,7 @@ export class Commands {
     if (!config.ats) return CERROR.ILL
     const { Size, StreamID, SSV, SubstreamID, G, ADDR_HI, ADDR_LO } = this.#atc
     if (Size > 52) return CERROR.ILL
+    if (!this.#t.regs.CR0ACK.SMMUEN) return CERROR.NONE
     const i = this.#ats
     const bits = 12 + Size
     const lo = ADDR_LO << 12
@@ -294,7 +295,7 @@ export class Commands {
     const { Resp, StreamID, SSV, SubstreamID, PRGIndex } = this.#response
     if (!config.pri || Resp > PRI_RESP.SUCCESS) return CERROR.ILL
     const requester = config.streams.requester(StreamID)
-    if (requester >= 0)
+    if (requester >= 0 && this.#t.regs.CR0ACK.SMMUEN)
       this.#t.respond({
         requester,
         pasid: SSV ? SubstreamID : NO_PASID,
@@ -319,13 +320,14 @@ export class Commands {
   }
 
   #synchronize(): number {
-    const { config, interrupts } = this.#t
+    const { config, interrupts, stalls } = this.#t
     const { CS, MSIAddress, MSIData } = this.#sync
     if (CS > SYNC_CS.SEV) return CERROR.ILL
     if (this.#timedOut) {
       this.#timedOut = false
       return CERROR.ATC_INV_SYNC
     }
+    stalls.synchronize()
     if (CS === SYNC_CS.IRQ) interrupts.sync(MSIAddress, MSIData)
     else if (CS === SYNC_CS.SEV && config.sev) this.#t.sendEvent()
     return CERROR.NONE

@@ -125,6 +125,11 @@ export class FaultLog {
     return this.#queue.push(this.#bytes)
   }
 
+  /** True while the queue takes records. */
+  get writable(): boolean {
+    return this.#queue.writable
+  }
+
   /** Writes the record of a stalled transaction; false when there is no room now. */
   writeStall(report: FaultReport, stag: number): boolean {
     if (!this.#queue.writable) return false
@@ -169,7 +174,7 @@ export class FaultLog {
       this.#fetch.FetchAddr = f.fetchAddress
       return
     }
-    split(f.address)
+    split(shape === 'request' ? f.address & ~0xfffn : f.address)
     record.InputAddr_LO = halves[0]!
     record.InputAddr_HI = halves[1]!
     if (shape === 'request') {

@@ -75,10 +75,7 @@ export class Interrupts {
 
   #send(wire: SmmuWire, address: number, data: number, error: GlobalError): void {
     if (!this.#config.msi || address === 0) this.#out.wire?.(wire)
-    else if (
-      address >= 2 ** this.#config.outputAddressBits ||
-      !this.deliver(UNIT_REQUESTER, address, data)
-    )
+    else if (!this.deliver(UNIT_REQUESTER, address % 2 ** this.#config.outputAddressBits, data))
       this.errors?.raise(error)
   }
 }

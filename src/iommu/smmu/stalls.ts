@@ -1,7 +1,7 @@
 /**
  * Stalled transactions (IHI 0070 3.12.2): held until CMD_RESUME or CMD_STALL_TERM names them, each with a
  * record in the event queue that is never lost: it waits while the queue is full, and while more stalls than
- * the unit has tags are about. Transactions are not retried early and their records are never merged.
+ * the unit has tags are about. Transactions are not retried early, their records never merged.
  */
 import type { TracePoint } from '../../base/trace.js'
 import type { FaultLog, FaultReport } from './faults.js'
@@ -21,6 +21,8 @@ interface Stall {
   readonly token: number
   readonly report: FaultReport
   stag: number
+  /** A CMD_SYNC passed before its record could be written: it is tried again instead. */
+  outdated: boolean
 }
 
 /** The stalled transactions of one unit. */
@@ -29,6 +31,7 @@ export class Stalls {
   readonly #point: TracePoint<StallEvent>
   readonly #most: number
   readonly #answer: (requester: number, token: number, retry: boolean) => void
+  readonly #retries: boolean
   /** By STAG. */
   readonly #held = new Map<number, Stall>()
   /** Without a record yet, in order. */
@@ -36,17 +39,18 @@ export class Stalls {
   #nextToken = 0
   #nextStag = 0
 
-  /** `answer` tells a requester to try a transaction again, or that it was aborted. */
+  /** `answer` tells a requester to try a transaction again, or that it was aborted; without it none can. */
   constructor(
     faults: FaultLog,
     point: TracePoint<StallEvent>,
     most: number,
-    answer: (requester: number, token: number, retry: boolean) => void,
+    answer: ((requester: number, token: number, retry: boolean) => void) | undefined,
   ) {
     this.#faults = faults
     this.#point = point
     this.#most = most
-    this.#answer = answer
+    this.#answer = answer ?? (() => {})
+    this.#retries = answer !== undefined
   }
 
   /** Transactions held. */
@@ -56,7 +60,7 @@ export class Stalls {
 
   /** Holds a transaction; the token names it towards its requester. */
   hold(report: FaultReport): number {
-    const stall: Stall = { token: this.#nextToken, report, stag: -1 }
+    const stall: Stall = { token: this.#nextToken, report, stag: -1, outdated: false }
     this.#nextToken = (this.#nextToken + 1) % 2 ** 31
     this.#waiting.push(stall)
     this.#faults.reportStall(report)
@@ -65,10 +69,21 @@ export class Stalls {
     return stall.token
   }
 
+  /** CMD_SYNC: what is due belongs to configuration and translations of before, and is not recorded any more. */
+  synchronize(): void {
+    if (this.#retries) for (const stall of this.#waiting) stall.outdated = true
+  }
+
   /** Writes the records that are due, as far as there is room. */
   flush(): void {
     while (this.#waiting.length > 0 && this.#held.size < this.#most) {
       const stall = this.#waiting[0]!
+      if (stall.outdated) {
+        if (!this.#faults.writable) return
+        this.#waiting.shift()
+        this.#finish(stall, true)
+        continue
+      }
       while (this.#held.has(this.#nextStag)) this.#nextStag = (this.#nextStag + 1) % this.#most
       if (!this.#faults.writeStall(stall.report, this.#nextStag)) return
       stall.stag = this.#nextStag

@@ -138,8 +138,12 @@ export class SmmuUnit implements UpstreamTranslator, MessageSink, MmioTarget {
     )
     const faults = new FaultLog(this.#events, clock, trace.point('smmu.fault'), options.onFault)
     this.#faults = faults
-    const stalls = new Stalls(faults, trace.point('smmu.stall'), config.stalls, (...answer) =>
-      this.#downstream.resume?.(...answer),
+    const { downstream } = options
+    const stalls = new Stalls(
+      faults,
+      trace.point('smmu.stall'),
+      config.stalls,
+      downstream.resume && ((...answer) => downstream.resume?.(...answer)),
     )
     this.#stalls = stalls
     const translator = new Translator(

@@ -112,6 +112,12 @@ describe('3.18: interrupts', () => {
     expect(b.messages).toEqual([])
   })
 
+  it('3.4.3: a message address is cut to the output size', () => {
+    const b = new Bench().start()
+    b.submit([0x46n | (1n << 12n) | (7n << 32n), (1n << 50n) | 0xfee0_1000n])
+    expect(b.messages).toMatchObject([{ address: 0xfee0_1000, data: 7 }])
+  })
+
   it('a CMD_SYNC message to nowhere is a global error, and the queue goes on', () => {
     const b = new Bench().start()
     b.submit(command.sync(1, 0x4000_0000, 7), command.sync(2))
@@ -254,6 +260,14 @@ describe('8.1: the PRI queue', () => {
     expect(b.load(b.pri + 8)).toBe(0x1122_3344_5566_7155n)
     expect(b.load(b.pri + 16)).toBe((1n << 60n) | BigInt(SID))
     expect(b.load(b.pri + 24)).toBe(0x5003n)
+  })
+
+  it('4.5: ATC invalidations and responses are ignored while SMMUEN is clear', () => {
+    const b = new Bench().start({ enable: CR0.CMDQEN })
+    b.submit(command.priResp(SID, 3, 2), command.atcInv(SID, 0n, 52), command.sync(2))
+    expect(b.responses).toEqual([])
+    expect(b.invalidations).toEqual([])
+    expect(b.sevs).toBe(1)
   })
 
   it('software answers by CMD_PRI_RESP', () => {

@@ -129,6 +129,19 @@ describe('records of stalls are never lost', () => {
     expect(b.pending().at(-1)).toMatchObject({ stag: 1, addr: 0x7000n })
   })
 
+  it('4.7.3: a record that waits past a CMD_SYNC is not written; the transaction is tried again', () => {
+    const { b, root } = stalling()
+    b.w32(REG.CR0, ALL & ~CR0.EVENTQEN)
+    b.dma(0x5000n)
+    b.map(root, 0x5000n, 0x50_0000n | RW)
+    b.submit(command.sync())
+    expect(b.resumed, 'not before the queue is writable').toEqual([])
+    b.w32(REG.CR0, ALL)
+    expect(b.resumed).toEqual([{ requester: SID, token: 0, retry: true }])
+    expect(b.pending()).toEqual([])
+    expect(b.dma(0x5000n)).toBe(0x50_0000)
+  })
+
   it('a stall that is terminated before its record was written leaves none', () => {
     const { b } = stalling()
     b.w32(REG.CR0, ALL & ~CR0.EVENTQEN)
