@@ -35,6 +35,8 @@ export interface FoundFunction {
 
 /** Reads and writes configuration space through the window at `ecam` (4 KiB a function, PCIe 7.2.2). */
 export class PciConfig {
+  /** Functions that use a function's PASID capability: it and its virtual ones. Kept by pci-services.ts. */
+  readonly pasidUsers = new Map<number, number>()
   readonly #memory: AddressSpace
   readonly #ecam: number
 
@@ -55,6 +57,16 @@ export class PciConfig {
   /** Whether a function answers. Virtual ones have no ids, but a class. */
   present(bdf: number): boolean {
     return this.read(bdf, 0, 2) !== NO_DEVICE || this.read(bdf, CLASS_REVISION, 4) !== NO_CLASS
+  }
+
+  /** The physical function of a virtual one; any other function itself. */
+  physicalFunction(bdf: number): number {
+    if (this.read(bdf, 0, 2) !== NO_DEVICE) return bdf
+    for (let fn = 0; fn < 8; fn++) {
+      const pf = (bdf & ~7) | fn
+      if (pf !== bdf && this.virtualFunctions(pf).includes(bdf)) return pf
+    }
+    return bdf
   }
 
   /** Requester ids of the virtual functions that a physical one has now. */

@@ -38,6 +38,8 @@ export class PciServices {
   /** Invalidations the function takes before it stalls (Invalidate Queue Depth, 1 to 32). */
   invalidateDepth = 32
   readonly #config: PciConfig
+  /** Who has the PASID capability: the physical function of a virtual one (PCIe 9.3.7.2). */
+  readonly #owner: number
   readonly #pasid: number
   readonly #pri: number
   readonly #ats: number
@@ -45,7 +47,8 @@ export class PciServices {
   constructor(config: PciConfig, bdf: number) {
     this.#config = config
     this.bdf = bdf
-    this.#pasid = config.extended(bdf, EXTENDED.PASID)
+    this.#owner = config.physicalFunction(bdf)
+    this.#pasid = config.extended(this.#owner, EXTENDED.PASID)
     this.#pri = config.extended(bdf, EXTENDED.PRI)
     this.#ats = config.extended(bdf, EXTENDED.ATS)
     this.pasidBits = pasidBits(config, bdf)
@@ -59,9 +62,11 @@ export class PciServices {
     const config = this.#config
     const { bdf } = this
     if (services.pasid && this.#pasid !== 0 && prefixesReachRoot(config, place)) {
-      const supported = config.read(bdf, this.#pasid + CAPABILITY, 2)
+      const owner = this.#owner
+      const supported = config.read(owner, this.#pasid + CAPABILITY, 2)
       const modes = supported & (PASID_EXECUTE | PASID_PRIVILEGED)
-      config.write(bdf, this.#pasid + CONTROL, 2, PASID_ENABLE | modes)
+      config.write(owner, this.#pasid + CONTROL, 2, PASID_ENABLE | modes)
+      if (!this.pasidOn) this.#countPasid(1)
       this.pasidOn = true
     }
     const ats = services.deviceTlb && this.#ats !== 0
@@ -84,13 +89,24 @@ export class PciServices {
     const { bdf } = this
     if (this.atsOn) config.write(bdf, this.#ats + CONTROL, 2, 0)
     if (this.priOn) config.write(bdf, this.#pri + PRI_CONTROL, 2, 0)
-    if (this.pasidOn) config.write(bdf, this.#pasid + CONTROL, 2, 0)
+    if (this.pasidOn && this.#countPasid(-1) === 0)
+      config.write(this.#owner, this.#pasid + CONTROL, 2, 0)
     this.atsOn = this.priOn = this.pasidOn = false
+  }
+
+  /** Counts the users of the owner's capability: it stays on while there is one. */
+  #countPasid(change: number): number {
+    const { pasidUsers } = this.#config
+    const users = (pasidUsers.get(this.#owner) ?? 0) + change
+    if (users > 0) pasidUsers.set(this.#owner, users)
+    else pasidUsers.delete(this.#owner)
+    return users
   }
 }
 
-/** Max PASID Width of a function; 0 when it has no PASID capability. */
+/** Max PASID Width of a function, a virtual one's its physical one's; 0 without PASID capability. */
 export function pasidBits(config: PciConfig, bdf: number): number {
-  const at = config.extended(bdf, EXTENDED.PASID)
-  return at === 0 ? 0 : (config.read(bdf, at + CAPABILITY, 2) >> 8) & 31
+  const owner = config.physicalFunction(bdf)
+  const at = config.extended(owner, EXTENDED.PASID)
+  return at === 0 ? 0 : (config.read(owner, at + CAPABILITY, 2) >> 8) & 31
 }
