@@ -278,7 +278,8 @@ export class BusMaster {
       }
     }
     if (run) this.#copies.copy(write, run, runEnd, bytes, runFrom, done)
-    if (run && runFrom === 0 && translator !== undefined && !tracing) {
+    const admitted = this.#admittedAt === this.#fabric.epoch
+    if (run && runFrom === 0 && translator !== undefined && !tracing && admitted) {
       const known = length + (startLo & 4095)
       this.#memo.keep(write, startHi, startLo, this.#tag, run, runEnd - known, known)
     }
@@ -330,6 +331,7 @@ export class BusMaster {
   ): void {
     const r = this.#request
     this.#passTo = 0
+    this.#admittedAt = -1
     r.hi = hi
     r.lo = lo
     r.at = AT.UNTRANSLATED

@@ -6,8 +6,10 @@ import { createRam } from '../../src/mem/ram.js'
 import { TranslationCache } from '../../src/pci/atc.js'
 import type { Fabric } from '../../src/pci/node.js'
 import { RamCopy } from '../../src/pci/ram-copy.js'
+import { AT } from '../../src/pci/request.js'
 import { memoTag, TransferMemo } from '../../src/pci/transfer-memo.js'
 import { ASK_EACH_TIME, type UpstreamTranslator } from '../../src/pci/upstream.js'
+import { probe } from './probe.js'
 
 const RAM = 0x4000_0000
 const [HI, LO] = [7, 0x8000_1000 | 0]
@@ -150,6 +152,55 @@ describe('nothing is known', () => {
     for (const start of [RAM - 8, RAM + 0x10000 - 4088])
       k.memo.keep(false, HI, LO, tag, k.ram, start, 4096)
     expect(k.moves(LO, k.bytes, tag)).toBe(false)
+  })
+})
+
+describe('a function', () => {
+  function remembering() {
+    const p = probe()
+    Object.assign(p.t, { answers: 1 })
+    p.h.complex.translator = p.t
+    p.h.ram.fill(8, 0x8000, 0x9000)
+    p.h.ram.fill(9, 0x9000, 0xa000)
+    return p
+  }
+
+  it('asks once about a page, and goes by the answer for all of it', () => {
+    const p = remembering()
+    p.t.map(5, 0x5000, { output: 0x8000 })
+    const bytes = new Uint8Array(4)
+    p.fn.dma.read(0, 0x5ff0, bytes, { pasid: 5 })
+    p.t.asked.length = 0
+    expect(p.fn.dma.read(0, 0x5000, bytes, { pasid: 5 })).toBe(true)
+    expect(p.t.asked).toEqual([])
+    expect(bytes[0]).toBe(8)
+    p.t.unmap(5, 0x5000)
+    Object.assign(p.t, { answers: 2 })
+    p.fn.ats!.cache.clear()
+    expect(p.fn.dma.read(0, 0x5000, bytes, { pasid: 5 })).toBe(false)
+  })
+
+  it('keeps its PASIDs apart when a register it writes makes it ask under another', () => {
+    const p = remembering()
+    p.t.map(5, 0x4000, { output: p.fn.bars[0]!.address() })
+    p.t.map(5, 0x5000, { output: 0x8000 })
+    p.t.map(6, 0x5000, { output: 0x9000 })
+    const bytes = new Uint8Array(4)
+    const other = new Uint8Array(4)
+    p.whenWritten(() => p.fn.dma.read(0, 0x5000, other, { pasid: 6 }))
+    p.fn.dma.read(0, 0x5000, other, { pasid: 6 })
+    p.fn.dma.write(0, 0x4000, bytes, { pasid: 5 })
+    expect(p.fn.dma.read(0, 0x5000, bytes, { pasid: 5 })).toBe(true)
+    expect([bytes[0], other[0]]).toEqual([8, 9])
+  })
+
+  it('does not take the way of an interrupt message for other writes', () => {
+    const p = remembering()
+    p.t.map(-1, 0x7000, { output: 0x8000 })
+    expect(p.fn.dma.sendMessage(0, 0x7000, 5)).toBe(true)
+    p.t.asked.length = 0
+    p.fn.dma.write(0, 0x7000, new Uint8Array(4))
+    expect(p.t.asked[0]?.at).toBe(AT.TRANSLATION_REQUEST)
   })
 })
 
