@@ -219,12 +219,12 @@ export function codeOf(run: () => unknown): string {
 export class GuestTable {
   readonly root: number
   readonly #frames: number[] = []
-  readonly #b: Bench
+  readonly #b: Pick<Bench, 'frames' | 'memory'>
   readonly #domain: Domain
   #next: number
 
   /** Tables go into guest pages from `firstPage` on, each mapped to a host page of its own. */
-  constructor(b: Bench, domain: Domain, firstPage: number) {
+  constructor(b: Pick<Bench, 'frames' | 'memory'>, domain: Domain, firstPage: number) {
     this.#b = b
     this.#domain = domain
     this.#next = firstPage

@@ -156,17 +156,20 @@ export function invalidateInfo(
   return info
 }
 
+/** Where a guest's pages come from. */
+export type GuestMemory = Pick<SmmuBench, 'frames' | 'memory'>
+
 /** A guest's memory and its stage 1: a linear table of context descriptors, and 4-level tables, in guest pages. */
 export class Guest {
   readonly contexts: number
-  readonly #b: SmmuBench
+  readonly #b: GuestMemory
   readonly #domain: Domain
   readonly #frames: number[] = []
   readonly #roots = new Map<number, number>()
   #next: number
 
   /** Pages come from `firstPage` on, each mapped to a host page of its own; `pasidBits` sizes the CD table. */
-  constructor(b: SmmuBench, domain: Domain, firstPage = 0x1000, pasidBits = 0) {
+  constructor(b: GuestMemory, domain: Domain, firstPage = 0x1000, pasidBits = 0) {
     this.#b = b
     this.#domain = domain
     this.#next = firstPage

@@ -23,7 +23,7 @@ const COMMON = VALID | AF | INNER_SHAREABLE
 const ONE = COMMON | NOT_GLOBAL | AP_UNPRIVILEGED
 const TWO = COMMON | WRITE_BACK
 
-function format(blocks: readonly number[], accessMask: number): EntryFormat {
+function format(blocks: readonly number[], accessBits: number): EntryFormat {
   return {
     present: VALID,
     table: VALID | TABLE,
@@ -31,7 +31,7 @@ function format(blocks: readonly number[], accessMask: number): EntryFormat {
     large: blocks,
     largeMask: TABLE,
     largeValue: 0,
-    accessMask,
+    accessMask: VALID | accessBits,
   }
 }
 
