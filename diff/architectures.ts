@@ -25,8 +25,9 @@ export interface OurAnswer {
 
 export interface Architecture {
   readonly name: string
-  /** Which program answers. */
+  /** Which of QEMU's models answers. */
   readonly oracle: string
+  readonly binary: string
   readonly deviations: readonly Deviation[]
   draw(draw: Draw, id: string): Case
   answer(c: Case): OurAnswer

@@ -37,7 +37,7 @@ export interface Case {
   readonly pages: readonly number[]
 }
 
-/** A fault record or event, field by field. */
+/** A fault record or event, field by field; one that is not there is zero. */
 export type FaultRecord = Readonly<Record<string, number | bigint>>
 
 /** What became of one DMA. */
@@ -97,6 +97,7 @@ export function encode(c: Case, o: Outcome): string {
     d.landed.map(at => (at === null ? '-' : h(at))).join(' '),
     ...d.faults.map(f =>
       Object.entries(f)
+        .filter(([, v]) => BigInt(v) !== 0n)
         .map(([k, v]) => `${k}=${h(v)}`)
         .join(' '),
     ),
@@ -147,7 +148,12 @@ export function decode(line: string): { case: Case; outcome: Outcome } {
     ([landed, ...faults]): DmaOutcome => ({
       landed: landed!.split(' ').map(at => (at === '-' ? null : Number(n(at)))),
       faults: faults.map(f =>
-        Object.fromEntries(f.split(' ').map(kv => [kv.split('=')[0]!, n(kv.split('=')[1])])),
+        Object.fromEntries(
+          f
+            .split(' ')
+            .filter(Boolean)
+            .map(kv => [kv.split('=')[0]!, n(kv.split('=')[1])]),
+        ),
       ),
     }),
   )

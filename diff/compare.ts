@@ -6,7 +6,7 @@ import type { Answer, Deviation, Difference } from './deviation.js'
 const NOTHING: DmaOutcome = { landed: [], faults: [] }
 
 /** All differences of a case. */
-export function compare(c: Case, { outcome, faults }: OurAnswer, qemu: Outcome): Difference[] {
+function compare(c: Case, { outcome, faults }: OurAnswer, qemu: Outcome): Difference[] {
   const all = { ours: outcome, qemu }
   const differences: Difference[] = []
   for (const [index, ours] of outcome.dma.entries()) {
@@ -22,26 +22,33 @@ export function compare(c: Case, { outcome, faults }: OurAnswer, qemu: Outcome):
 /** Likenesses that may add up to one explanation. */
 const DEPTH = 3
 
+/** A difference and the deviations that together explain it; undefined when nothing does. */
+export interface Judged {
+  readonly difference: Difference
+  readonly known: readonly Deviation[] | undefined
+}
+
 /**
- * Explains every difference of a case, in order. Words left in memory that differ follow from a DMA that
- * ended differently for a known reason.
+ * All differences of a case, in order, with their explanations. Words left in memory that differ may follow
+ * from a DMA that ended differently for a known reason.
  */
-export function explainAll(
-  list: readonly Deviation[],
-  differences: readonly Difference[],
-  answer: Answer,
-): (readonly Deviation[] | undefined)[] {
+export function judge(
+  arch: { readonly deviations: readonly Deviation[]; readonly answer: Answer },
+  c: Case,
+  ours: OurAnswer,
+  qemu: Outcome,
+): Judged[] {
   let consequence: Deviation[] | undefined
-  return differences.map(d => {
-    const found = explain(list, d, answer) ?? (d.index < 0 ? consequence : undefined)
+  return compare(c, ours, qemu).map(d => {
+    const found = explain(arch.deviations, d, arch.answer)
     const parted = d.ours.landed.some((at, i) => (at === null) !== (d.qemu.landed[i] === null))
     if (found && (parted || d.ours.faults.length !== d.qemu.faults.length)) consequence = found
-    return found
+    return { difference: d, known: found ?? (d.index < 0 ? consequence : undefined) }
   })
 }
 
 /** The deviations that together explain a difference; undefined when nothing does. */
-export function explain(
+function explain(
   list: readonly Deviation[],
   d: Difference,
   answer: Answer,
@@ -71,12 +78,9 @@ function sameDma(a: DmaOutcome, b: DmaOutcome): boolean {
   )
 }
 
-function sameRecord(a: FaultRecord, b: FaultRecord): boolean {
-  const names = Object.keys(a)
-  return (
-    names.length === Object.keys(b).length &&
-    names.every(n => b[n] !== undefined && BigInt(a[n]!) === BigInt(b[n]))
-  )
+export function sameRecord(a: FaultRecord, b: FaultRecord): boolean {
+  const names = [...Object.keys(a), ...Object.keys(b)]
+  return names.every(n => BigInt(a[n] ?? 0) === BigInt(b[n] ?? 0))
 }
 
 function sameWords(a: Outcome['changed'], b: Outcome['changed']): boolean {

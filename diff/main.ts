@@ -1,10 +1,10 @@
 // `npm run diff:qemu`: random configurations and accesses on QEMU and on us.
-import { appendFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { ARCHITECTURES, type Architecture } from './architectures.js'
 import { type Case, encode, type Outcome, type Subject } from './case.js'
-import { compare, explainAll } from './compare.js'
-import { MissingQemu } from './qtest.js'
+import { judge } from './compare.js'
+import { MissingQemu, qemuVersion } from './qtest.js'
 import { Draw } from './random.js'
 import { kindOf, report } from './report.js'
 
@@ -13,7 +13,8 @@ const HELP = `npm run diff:qemu -- --arch vt-d|smmuv3 [OPTIONS]
   --count N       cases (default 1000)
   --seed S        seed of the first draw (default 1); a case is named SEED/INDEX
   --from N        index of the first case (default 0): --from N --count 1 runs one case again
-  --record FILE   also write the cases, with what QEMU answered, as lines of JSON
+  --record FILE   also write a selection of the cases, with what QEMU answered, as lines of JSON
+  --per-kind N    cases of one kind in the selection: unit, reasons and deviations alike (default 2)
   --only TEXT     only cases whose unit's name contains TEXT; the others are drawn and passed over
   --show N        differences to print in full (default 5)
   --help          this text
@@ -31,6 +32,7 @@ interface Options {
   readonly record: string | undefined
   readonly show: number
   readonly only: string
+  readonly perKind: number
 }
 
 function readOptions(): Options | undefined {
@@ -42,28 +44,24 @@ function readOptions(): Options | undefined {
       from: { type: 'string', default: '0' },
       record: { type: 'string' },
       show: { type: 'string', default: '5' },
+      'per-kind': { type: 'string', default: '2' },
       only: { type: 'string', default: '' },
       help: { type: 'boolean', default: false },
     },
   })
   const arch = ARCHITECTURES[values.arch ?? '']
-  const [count, seed, from, show] = [values.count, values.seed, values.from, values.show].map(
+  const numbers = [values.count, values.seed, values.from, values.show, values['per-kind']].map(
     Number,
   )
-  if (values.help || !arch || ![count, seed, from, show].every(Number.isInteger)) return undefined
-  return {
-    arch,
-    count: count!,
-    seed: seed!,
-    from: from!,
-    record: values.record,
-    show: show!,
-    only: values.only,
-  }
+  if (values.help || !arch || !numbers.every(Number.isInteger)) return undefined
+  const [count, seed, from, show, perKind] = numbers as [number, number, number, number, number]
+  return { arch, count, seed, from, show, perKind, record: values.record, only: values.only }
 }
 
-function count(map: Map<string, number>, name: string): void {
-  map.set(name, (map.get(name) ?? 0) + 1)
+function count(map: Map<string, number>, name: string): number {
+  const n = (map.get(name) ?? 0) + 1
+  map.set(name, n)
+  return n
 }
 
 class Run {
@@ -75,7 +73,8 @@ class Run {
   #done = 0
   #equal = 0
   #unexplained = 0
-  #header = false
+  readonly #recorded: string[] = []
+  readonly #recordedKinds = new Map<string, number>()
 
   constructor(options: Options) {
     this.#options = options
@@ -93,6 +92,7 @@ class Run {
     } finally {
       for (const s of this.#subjects.values()) await s.close()
     }
+    this.#save()
     this.#summary((Date.now() - started) / 1000)
     return this.#unexplained > 0 ? 1 : 0
   }
@@ -106,19 +106,18 @@ class Run {
     const hints = ours.outcome.dma.flatMap(d => d.landed.filter(at => at !== null))
     const qemu = await subject.run(c, hints)
     this.#judge(c, ours, qemu)
-    this.#write(c, qemu)
   }
 
   #judge(c: Case, ours: ReturnType<Architecture['answer']>, qemu: Outcome): void {
     const { arch, show } = this.#options
     this.#done++
     count(this.#units, c.unit)
-    const differences = compare(c, ours, qemu)
-    if (differences.length === 0) this.#equal++
+    const judged = judge(arch, c, ours, qemu)
+    if (judged.length === 0) this.#equal++
+    const names = judged.flatMap(({ known }) => (known ?? []).map(({ name }) => name))
+    this.#select(c, qemu, [...new Set(names)].sort().join('+'))
     let told = false
-    const explanations = explainAll(arch.deviations, differences, arch.answer)
-    for (const [i, d] of differences.entries()) {
-      const known = explanations[i]
+    for (const { difference: d, known } of judged) {
       if (known) for (const { name } of known) count(this.#known, name)
       else {
         if (!told && this.#unexplained < show) process.stdout.write(`\n${report(arch, d, ours)}\n`)
@@ -129,12 +128,21 @@ class Run {
     }
   }
 
-  #write(c: Case, qemu: Outcome): void {
-    const { record, arch } = this.#options
+  /** Keeps a case unless there are enough of its kind. */
+  #select(c: Case, qemu: Outcome, explanations: string): void {
+    const reasons = qemu.dma.flatMap(d => d.faults.map(f => f['reason'] ?? f['type'] ?? 0))
+    const kind = [c.unit, explanations, ...new Set(reasons.sort())].join('|')
+    if (count(this.#recordedKinds, kind) <= this.#options.perKind)
+      this.#recorded.push(encode(c, qemu))
+  }
+
+  #save(): void {
+    const { record, arch, seed, from, count, perKind } = this.#options
     if (record === undefined) return
-    if (!this.#header) writeFileSync(record, `${JSON.stringify({ oracle: arch.oracle })}\n`)
-    this.#header = true
-    appendFileSync(record, `${encode(c, qemu)}\n`)
+    const oracle = `${arch.oracle}, QEMU ${qemuVersion(arch.binary)}`
+    const header = { oracle, selection: { seed, from, count, perKind } }
+    writeFileSync(record, `${[JSON.stringify(header), ...this.#recorded].join('\n')}\n`)
+    process.stdout.write(`${this.#recorded.length} cases are in ${record}\n`)
   }
 
   async #subject(c: Case): Promise<Subject> {
@@ -165,7 +173,7 @@ class Run {
         .map(([name, n]) => line(name, n))
         .join('')
     process.stdout.write(
-      `\n${this.#options.arch.name} against ${this.#options.arch.oracle}: ` +
+      `\n${this.#options.arch.name} against ${this.#options.arch.oracle} of QEMU: ` +
         `${this.#done} cases in ${seconds.toFixed(1)} s\n${rows(this.#units)}` +
         `${this.#equal} answered alike in everything. Differences that are known:\n${rows(this.#known)}` +
         `${this.#unexplained} cases with a difference nobody explains\n${rows(this.#kinds)}`,

@@ -1,6 +1,6 @@
 // A client of QEMU's qtest protocol: starts QEMU stopped (`-accel qtest`), sends lines, reads one answer a
 // line. Lines are collected and sent together; answers come in order.
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -8,6 +8,19 @@ import { join } from 'node:path'
 
 /** QEMU could not be started: what to do about it. */
 export class MissingQemu extends Error {}
+
+/** What goes before QEMU's arguments. */
+function command(binary: string): string[] {
+  const { QEMU, QEMU_WRAP } = process.env
+  return [...(QEMU_WRAP ?? '').split(' ').filter(Boolean), QEMU ?? binary]
+}
+
+/** The version that QEMU says it is, such as 11.1.3. */
+export function qemuVersion(binary: string): string {
+  const [program, ...rest] = command(binary)
+  const { stdout } = spawnSync(program!, [...rest, '--version'], { encoding: 'utf8' })
+  return /version ([\d.]+)/.exec(stdout ?? '')?.[1] ?? 'of unknown version'
+}
 
 /** Milliseconds that QEMU may take to connect. */
 const PATIENCE = 20_000
@@ -46,20 +59,18 @@ export class QTest {
   }
 
   static async start({ binary, args }: QemuOptions): Promise<QTest> {
-    const { QEMU, QEMU_WRAP, QT_TMP } = process.env
-    const folder = mkdtempSync(join(QT_TMP ?? tmpdir(), 'qtest-'))
+    const folder = mkdtempSync(join(process.env['QT_TMP'] ?? tmpdir(), 'qtest-'))
     const path = join(folder, 's')
     const clean = () => rmSync(folder, { recursive: true, force: true })
     const server = createServer()
     await new Promise<void>(resolve => server.listen(path, resolve))
-    const command = [
-      ...(QEMU_WRAP ?? '').split(' ').filter(Boolean),
-      QEMU ?? binary,
+    const line = [
+      ...command(binary),
       ...['-display', 'none', '-nodefaults', '-accel', 'qtest', '-qtest', `unix:${path}`],
       ...['-qtest-log', '/dev/null', '-monitor', 'none', '-serial', 'none'],
       ...args,
     ]
-    const child = spawn(command[0]!, command.slice(1), { stdio: ['ignore', 'ignore', 'pipe'] })
+    const child = spawn(line[0]!, line.slice(1), { stdio: ['ignore', 'ignore', 'pipe'] })
     let stderr = ''
     child.stderr.on('data', data => {
       stderr = (stderr + String(data)).slice(-2000)
@@ -68,14 +79,21 @@ export class QTest {
       child.once('exit', () => resolve())
       child.once('error', () => resolve())
     })
+    // However this program ends, QEMU does not outlive it.
+    const kill = () => {
+      child.kill('SIGKILL')
+      clean()
+    }
+    process.once('exit', kill)
     const stop = async () => {
+      process.off('exit', kill)
       child.kill('SIGKILL')
       await exited
       clean()
     }
     try {
       const socket = await new Promise<Socket>((resolve, reject) => {
-        const refuse = (why: string) => reject(new MissingQemu(missing(command, why)))
+        const refuse = (why: string) => reject(new MissingQemu(missing(line, why)))
         server.once('connection', resolve)
         child.once('error', e => refuse(e.message))
         child.once('exit', code => refuse(`it ended with status ${code}. ${stderr.trim()}`))

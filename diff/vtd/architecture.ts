@@ -10,7 +10,8 @@ let ours: OurVtd | undefined
 
 export const VTD: Architecture = {
   name: 'VT-d',
-  oracle: 'QEMU 11.1.3, intel-iommu',
+  oracle: 'intel-iommu on q35',
+  binary: 'qemu-system-x86_64',
   deviations: DEVIATIONS,
   draw: drawCase,
   answer: c => (ours ??= new OurVtd()).run(c),

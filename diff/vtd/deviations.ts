@@ -1,6 +1,7 @@
 // Where QEMU's intel-iommu parts from the VT-d specification (revision 5.10), or chose otherwise than we where
 // the specification leaves a choice. Each is as narrow as its predicate can be; what is not here is a bug.
 import type { Case, DmaOutcome, Step } from '../case.js'
+import { sameRecord } from '../compare.js'
 import type { Deviation, Difference, Form } from '../deviation.js'
 import {
   entriesInvalidated,
@@ -8,6 +9,7 @@ import {
   mapInvalidations,
   mapWords,
   pasidEntry,
+  pathOf,
   scalablePlaces,
   wordsBefore,
 } from './look.js'
@@ -40,10 +42,7 @@ const silent = (o: DmaOutcome): boolean => o.faults.length === 0
 function sameButReason({ ours, qemu }: Difference): boolean {
   if (ours.landed.some((at, i) => at !== qemu.landed[i])) return false
   if (ours.faults.length !== 1 || qemu.faults.length !== 1) return false
-  const [a, b] = [ours.faults[0]!, qemu.faults[0]!]
-  return Object.keys(a).every(
-    k => k === 'reason' || (b[k] !== undefined && BigInt(a[k]!) === BigInt(b[k])),
-  )
+  return sameRecord({ ...ours.faults[0]!, reason: 0 }, { ...qemu.faults[0]!, reason: 0 })
 }
 
 /** QEMU's answer to another reason than ours, recorded or (FPD) not recorded by both. */
@@ -62,14 +61,17 @@ function flagsExplain(d: Difference, kind: 'way' | 'half'): boolean {
   for (const [at, value] of wordsBefore(d.case, -1)) {
     const [mine, theirs] = [ours.get(at) ?? value, qemu.get(at) ?? value]
     if (mine === theirs) continue
-    const had = value & 0x60n
+    const has = theirs & 0x60n
     if ((mine | 0x20n) === theirs) kinds.add('way')
-    else if (theirs === value && mine === (value | 0x60n) && (had === 0x20n || had === 0x40n))
-      kinds.add('half')
+    else if (mine === (theirs | 0x60n) && (has === 0x20n || has === 0x40n)) kinds.add('half')
     else return false
   }
   return kinds.has(kind)
 }
+
+const dmaOf = (d: Difference) => d.case.steps.filter(s => s.op === 'dma')[d.index]
+const isSupervisor = (d: Difference, entry: bigint): boolean =>
+  UNITS[d.case.unit]!.mode === 'first-stage' && (entry & 4n) === 0n
 
 /** Reasons of QEMU's for an access without permission. */
 const NO_PERMISSION = [0x05, 0x06, 0x81, 0x85, 0x86]
@@ -157,7 +159,8 @@ const forms: readonly Form[] = [
         nameOf(d),
       ) &&
       NO_PERMISSION.includes(reasonOf(d.qemu) ?? 0) &&
-      sameButReason(d),
+      sameButReason(d) &&
+      pathOf(d).some(e => (e & 1n) === 0n || (e & 2n) === 0n || isSupervisor(d, e)),
   },
   {
     name: 'AW of a first-stage PASID entry',
@@ -165,13 +168,15 @@ const forms: readonly Form[] = [
       'VT-d 9.6: AW is the width of second-stage tables; QEMU takes first-stage addresses to be canonical at that width',
     explains: d => {
       const [lo = 0n] = pasidEntry(d)
-      const aw = (lo >> 2n) & 7n
-      const quiet = silent(d.qemu) && silent(d.ours)
+      const width = 30n + 9n * ((lo >> 2n) & 7n)
+      const iova = BigInt.asIntN(64, dmaOf(d)?.iova ?? 0n)
+      const canonical = BigInt.asIntN(Number(width), iova) === iova
       return (
         ((lo >> 6n) & 7n) === 1n &&
-        aw !== 2n &&
+        width !== 48n &&
+        !canonical &&
         refused(d.qemu) &&
-        (reasonOf(d.qemu) === 0x80 || quiet || nameOf(d) === '')
+        (reasonOf(d.qemu) === 0x80 || silent(d.qemu))
       )
     },
   },

@@ -98,7 +98,7 @@ export function drawCase(draw: Draw, id: string): Case {
     unit,
     about: [mode, ...p.about].join(', '),
     setup: { RTADDR: BigInt(p.root), QIE: queued ? 1n : 0n },
-    words: [...p.words],
+    words: [...p.words].filter(([, value]) => value !== 0n),
     steps: p.steps,
     pages: [...p.pages],
   }
@@ -123,6 +123,7 @@ function drawStory(p: Plan, table: number, queued: boolean): void {
   const m = draw.pick(p.mappings)
   const first = drawAccess(p, m, true)
   steps.push(first)
+  if (p.device === 'edu' && draw.oneIn(3)) steps.push({ ...first, write: !first.write })
   if (draw.oneIn(3)) steps.push(drawAccess(p, draw.pick(p.mappings), true))
   const kind = draw.weighted([
     [6, 'leaf'],

@@ -2,7 +2,7 @@
 // the words of the case have them.
 import type { Case, Step } from '../case.js'
 import type { Difference } from '../deviation.js'
-import { REGISTER, REQUESTERS } from './units.js'
+import { REGISTER, REQUESTERS, UNITS } from './units.js'
 
 const PAGE = 0xf_ffff_ffff_f000n
 
@@ -111,8 +111,11 @@ export function iotlbInvalidated(c: Case, from: number, to: number): boolean {
     const [lo] = s.words
     const type = lo & 15n
     if (type !== 2n && type !== 6n) return false
-    const global = type === 2n && ((lo >> 4n) & 3n) === 1n
-    return global || domains.includes((lo >> 16n) & 0xffffn)
+    const scope = (lo >> 4n) & 3n
+    // Those of a PASID reach entries of this PASID; those of its pages only where they are first-stage ones.
+    if (type === 6n && ((lo >> 32n) & 0xf_ffffn) !== 0n) return false
+    if (type === 6n && scope === 3n && UNITS[c.unit]!.mode !== 'first-stage') return false
+    return (type === 2n && scope === 1n) || domains.includes((lo >> 16n) & 0xffffn)
   })
 }
 
@@ -131,4 +134,25 @@ function between(c: Case, from: number, to: number): Step[] {
     if (s.op === 'dma') n++
     return s.op !== 'dma' && n >= from && n < to
   })
+}
+
+/** The paging entries that a DMA's first byte leads through, as far as they can be followed. */
+export function pathOf(d: Difference): bigint[] {
+  const dma = d.case.steps.filter(s => s.op === 'dma')[d.index]!
+  const words = wordsBefore(d.case, d.index)
+  const word = (at: number) => words.get(at) ?? 0n
+  const places = scalablePlaces(d.case)
+  const first = UNITS[d.case.unit]!.mode === 'first-stage'
+  const low = places ? word(places.pasid) : word(legacyContext(d.case) + 8)
+  const aw = Number(places ? (low >> 2n) & 7n : low & 7n)
+  const root = places ? word(places.pasid + (first ? 16 : 0)) : word(legacyContext(d.case))
+  const entries: bigint[] = []
+  let table = Number(root & PAGE)
+  for (let level = first ? 4 : aw + 2; level > 0; level--) {
+    const entry = word(table + Number((dma.iova >> BigInt(3 + 9 * level)) & 0x1ffn) * 8)
+    entries.push(entry)
+    if ((entry & 3n) === 0n || (entry & 0x80n) !== 0n) break
+    table = Number(entry & PAGE)
+  }
+  return entries
 }

@@ -29,6 +29,7 @@ export function drawLegacy(p: Plan, table: number, aw: number): void {
   if (draw.oneIn(6)) lo |= 2n
   if (draw.oneIn(6)) {
     const flaw = draw.pick([
+      'rtaddr',
       'rootAbsent',
       'rootLow',
       'rootHigh',
@@ -42,7 +43,8 @@ export function drawLegacy(p: Plan, table: number, aw: number): void {
       'hole',
     ] as const)
     p.about.push(`context: ${flaw}`)
-    if (flaw === 'rootAbsent') rootLow &= ~1n
+    if (flaw === 'rtaddr') p.root = Number(HOLE)
+    else if (flaw === 'rootAbsent') rootLow &= ~1n
     else if (flaw === 'rootLow') rootLow |= draw.bitOf(0xffen)
     else if (flaw === 'rootHigh') rootHigh = 1n << BigInt(draw.below(64))
     else if (flaw === 'rootWide') rootLow |= 1n << BigInt(width + draw.below(64 - width))
@@ -94,6 +96,7 @@ export function drawScalable(p: Plan, table: number, aw: number): void {
   }
   if (draw.oneIn(5)) {
     const flaw = draw.pick([
+      'rtaddr',
       'rootAbsent',
       'rootLow',
       'rootWide',
@@ -122,6 +125,9 @@ export function drawScalable(p: Plan, table: number, aw: number): void {
     p.about.push(`structures: ${flaw}`)
     const wide = () => 1n << BigInt(width + draw.below(64 - width))
     switch (flaw) {
+      case 'rtaddr':
+        p.root = Number(HOLE) + 0x400
+        break
       case 'rootAbsent':
         rootEntry &= ~1n
         break

@@ -139,7 +139,7 @@ export function drawAccess(p: Plan, m: Mapping, sound: boolean): Step & { op: 'd
     iova |= 0xffcn
     length = 8
   }
-  const write = device !== 'edu'
+  const write = device !== 'edu' || draw.oneIn(3)
   iova = BigInt.asUintN(64, iova)
   // A write there is an interrupt; and a transfer that starts below may end there.
   if (iova >> 20n === 0xfeen || (iova + 8n) >> 20n === 0xfeen) iova ^= 1n << 30n
