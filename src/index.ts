@@ -11,6 +11,10 @@ export {
   type Explanation,
   explain,
   explanation,
+  type WalkRequest,
+  type WalkTree,
+  walkTree,
+  walkTreeText,
 } from './explain/index.js'
 export {
   createMachine,

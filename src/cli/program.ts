@@ -3,9 +3,11 @@
 import { Command, CommanderError } from 'commander'
 import { VERSION } from '../version.js'
 import { abiCommand } from './abi.js'
+import { explainCommand } from './explain.js'
 import { lspciCommand, normaliseDumpFlags } from './lspci.js'
 import { UsageError } from './output.js'
 import { runCommand } from './run.js'
+import { walkCommand } from './walk.js'
 
 /** Runs one command line; the result is the process's exit status. */
 export async function main(args: readonly string[]): Promise<number> {
@@ -17,7 +19,7 @@ export async function main(args: readonly string[]): Promise<number> {
     .showHelpAfterError('(add --help for the options)')
     .exitOverride()
   let status = 0
-  for (const make of [runCommand, lspciCommand, abiCommand])
+  for (const make of [runCommand, explainCommand, walkCommand, lspciCommand, abiCommand])
     program.addCommand(
       make(code => {
         status = code

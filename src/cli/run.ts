@@ -1,21 +1,13 @@
 // `vfio-emu run`: a guest on an emulated host, with one device passed through, told step by step.
 
-import { readFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { Command, Option } from 'commander'
-import { formatBdf } from '../base/addr.js'
-import { ErrnoError } from '../base/errno.js'
 import { createMachine, type Machine } from '../machine.js'
-import { ImageError, readElf } from '../vmm/elf.js'
-import { type GuestEnd, Vmm } from '../vmm/vmm.js'
+import type { GuestEnd } from '../vmm/vmm.js'
+import { GUEST, readImage, runGuest } from './guest.js'
 import { describeMachine, loadMachine } from './machine-file.js'
-import { columns, formatBytes, formatTime, style, toJson, UsageError } from './output.js'
+import { columns, formatBytes, formatTime, style, toJson } from './output.js'
 import { type Step, Story } from './story.js'
 import { startTrace } from './trace-file.js'
-
-/** The guest that `npm start` runs. */
-const GUEST = fileURLToPath(new URL('../../guests/built/sva-x86_64.elf', import.meta.url))
-const GUEST_RAM = 64 * 2 ** 20
 
 interface RunOptions {
   readonly guest?: string
@@ -56,53 +48,6 @@ function run(options: RunOptions): number {
     story.end()
     endTrace()
   }
-}
-
-/** Assigns the machine's first device to a guest and runs it to its end. */
-function runGuest(machine: Machine, image: Uint8Array): GuestEnd {
-  const device = machine.fabric.functions()[0]
-  if (!device) throw new UsageError('the machine has no device to pass through')
-  const at = formatBdf(device.bdf)
-  const sys = machine.spawn({ capabilities: ['CAP_IPC_LOCK'] })
-  try {
-    const vmm = new Vmm({
-      sys,
-      trace: machine.trace,
-      ramBytes: GUEST_RAM,
-      image,
-      group: machine.groupOf(at),
-      device: at,
-    })
-    try {
-      return vmm.run()
-    } finally {
-      vmm.close()
-      machine.settle()
-    }
-  } catch (error) {
-    if (error instanceof ErrnoError) throw new UsageError(`the machine refused: ${error.message}`)
-    throw error
-  } finally {
-    sys.exit()
-    machine.settle()
-  }
-}
-
-/** The guest image, found good before anything is built around it. */
-function readImage(path: string): Uint8Array {
-  let image: Uint8Array
-  try {
-    image = readFileSync(path)
-  } catch (error) {
-    throw new UsageError(`cannot read guest image ${path}: ${(error as Error).message}`)
-  }
-  try {
-    readElf(image, GUEST_RAM)
-  } catch (error) {
-    if (error instanceof ImageError) throw new UsageError(`guest image ${path}: ${error.message}`)
-    throw error
-  }
-  return image
 }
 
 const LEGEND = [

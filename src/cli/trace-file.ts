@@ -1,4 +1,4 @@
-// Writes a machine's trace to a file: NDJSON, or the Chrome trace format that Perfetto opens.
+// Writes a machine's trace to a file, and reads it back: NDJSON, or the Chrome trace format that Perfetto opens.
 
 import { writeFileSync } from 'node:fs'
 import type { Machine } from '../machine.js'
@@ -27,7 +27,7 @@ export function startTrace(machine: Machine, path: string): () => void {
             cat: name.split('.')[0],
             args: event,
           })
-        : toJson({ at, event: name, ...(event as object) }),
+        : toJson({ time: at, event: name, ...(event as object) }),
     )
   })
   return () => {
@@ -36,5 +36,43 @@ export function startTrace(machine: Machine, path: string): () => void {
       path,
       chrome ? `{"traceEvents":[\n${lines.join(',\n')}\n]}\n` : `${lines.join('\n')}\n`,
     )
+  }
+}
+
+/** An event read back from a trace file. */
+export interface TracedEvent {
+  /** Virtual time, ns. */
+  readonly time: number
+  readonly name: string
+  readonly event: Readonly<Record<string, unknown>>
+}
+
+/** The events of a trace file's text. UsageError names the first line that is none. */
+export function readTrace(text: string, path: string): TracedEvent[] {
+  if (text.startsWith('{"traceEvents"')) {
+    const { traceEvents } = parse(text, `${path}: `) as { traceEvents: unknown[] }
+    return traceEvents.map(e => {
+      const { name, ts, args } = e as { name: string; ts: number; args: TracedEvent['event'] }
+      return { name, time: ts * 1000, event: args }
+    })
+  }
+  return text.split('\n').flatMap((line, i) => {
+    if (line.trim() === '') return []
+    const event = parse(line, `${path}:${i + 1}: `) as TracedEvent['event']
+    const { time, event: name } = event
+    if (typeof time !== 'number' || typeof name !== 'string')
+      throw new UsageError(`${path}:${i + 1}: no trace event: 'time' and 'event' are needed`)
+    return [{ time, name, event }]
+  })
+}
+
+/** Parses JSON that `toJson` wrote: hexadecimal strings are bigints again. */
+function parse(text: string, where: string): unknown {
+  try {
+    return JSON.parse(text, (_, v: unknown) =>
+      typeof v === 'string' && /^0x[0-9a-f]+$/.test(v) ? BigInt(v) : v,
+    )
+  } catch (error) {
+    throw new UsageError(`${where}${(error as Error).message}`)
   }
 }

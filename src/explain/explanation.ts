@@ -53,12 +53,19 @@ export function nodeLines(n: ExplainedNode, indent: string): string[] {
   for (const row of wordRows(n.words ?? [])) lines.push(`${indent}    ${row}`)
   const { fields = [] } = n
   if (n.refused !== undefined && fields.length > 0) lines.push(...fieldTable(fields, indent))
-  else if (fields.length > 0)
-    lines.push(...wrap(fields.map(f => `${f.name} ${f.value}`).join('  '), `${indent}    `))
+  else if (fields.length > 0) lines.push(...pairs(fields, `${indent}    `))
   if (n.refused !== undefined) lines.push(`${indent}  ✗ ${n.refused}`)
   for (const child of n.children ?? []) lines.push(...nodeLines(child, `${indent}  `))
   return lines
 }
+
+/** Names and values on as few lines as they take; a pair stays together. */
+const pairs = (fields: readonly ExplainedField[], indent: string): string[] =>
+  wrap(fields.map(f => `${f.name} ${f.value}`.replaceAll(' ', TIE)).join('  '), indent).map(line =>
+    line.replaceAll(TIE, ' '),
+  )
+/** No-break space: `wrap` does not part what it joins. */
+const TIE = '\u00a0'
 
 function fieldTable(fields: readonly ExplainedField[], indent: string): string[] {
   const width = (of: (f: ExplainedField) => string) => Math.max(...fields.map(f => of(f).length))

@@ -18,6 +18,7 @@ export { explanationText } from './explanation.js'
 export { explainSmmuEvent, explainSmmuRecord } from './smmu.js'
 export { explainVtdReason } from './vtd.js'
 export { explainVtdRecord, RecordError } from './vtd-record.js'
+export { type WalkRequest, type WalkTree, walkTree, walkTreeText } from './walk-tree.js'
 
 /** What can be explained beside values of declared layouts. */
 export type Explainable = VtdFault | SmmuFault | DmaFailure | TraceEvents['dma']

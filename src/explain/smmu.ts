@@ -117,7 +117,7 @@ const verb = (access: string): string => (access === 'page-request' ? 'have the 
 const LAYOUTS = { l1std: L1STD, ste: STE, l1cd: L1CD, cd: CD } as const
 
 /** Structures and tables as nodes; what `refused` says is put on the last structure when no walk tells. */
-export function smmuTrailTree(trail: FaultTrail, refused?: Refused): ExplainedNode[] {
+export function smmuTrailTree(trail: FaultTrail, refused?: Refused, full = false): ExplainedNode[] {
   const stop = trail.walks.length > 0 ? -1 : trail.structures.length - 1
   return [
     ...trail.structures.map((s, i) => {
@@ -128,7 +128,7 @@ export function smmuTrailTree(trail: FaultTrail, refused?: Refused): ExplainedNo
         ? node
         : { ...node, text: node.text.replace(hex(s.at), `${hex(s.at)} (at ${hex(s.physical)})`) }
     }),
-    ...trail.walks.map(w => walkNode(w)),
+    ...trail.walks.map(w => walkNode(w, full)),
   ]
 }
 

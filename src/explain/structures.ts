@@ -73,10 +73,10 @@ export function runs(bits: readonly number[]): string[] {
   return out
 }
 
-/** The nodes of a walk: the stage, its entries, and under each the second stage of its address. */
-export function walkNode(w: StageWalk, indicate = true): ExplainedNode {
+/** The nodes of a walk: the stage, its entries, and under each the second stage of its address where that stops, or with `full`. */
+export function walkNode(w: StageWalk, full = false): ExplainedNode {
   const failed = w.output === undefined && !w.innerFailed
-  const culprit = failed && indicate ? culpritOf(w) : undefined
+  const culprit = failed ? culpritOf(w) : undefined
   const steps = w.steps.map((step, i): ExplainedNode => {
     const value = step.raw === undefined ? '' : ` = ${hex(step.raw, 16)}`
     const flags = step.flags.length > 0 ? `  ${step.flags.join(' ')}` : ''
@@ -86,8 +86,8 @@ export function walkNode(w: StageWalk, indicate = true): ExplainedNode {
       ...(culprit?.step === i && { refused: culprit.why }),
       // A second stage that leads where it should needs no more than its answer.
       ...(step.below &&
-        step.below.output === undefined && {
-          children: [walkNode(step.below, indicate)],
+        (full || step.below.output === undefined) && {
+          children: [walkNode(step.below, full)],
         }),
     }
   })

@@ -17,7 +17,7 @@ import {
   SM_ROOT_ENTRY,
 } from '../iommu/vtd/tables.js'
 import type { ExplainedNode, Explanation } from './explanation.js'
-import { structureNode, walkNode } from './structures.js'
+import { fieldIs, structureNode, walkNode } from './structures.js'
 import { VTD_CAUSES } from './vtd-causes.js'
 import { afterAll, REQUEST, refusedBeyond, structureRefusal } from './vtd-refusal.js'
 
@@ -76,14 +76,22 @@ export function explainVtdRequest(r: VtdRequest): Explanation {
   }
 }
 
-/** Structures and page tables as nodes, without a refusal: for trees of what is there. */
-export const trailTree = (trail: FaultTrail): ExplainedNode[] => [
-  ...trail.structures.map(s => {
+/** Structures and page tables as nodes, of an address that nothing need refuse; with `full` also second stages that lead on. */
+export const vtdTrailTree = (trail: FaultTrail, full = false): ExplainedNode[] => [
+  ...trail.structures.map((s, i) => {
     const { title, layout } = kindOf(trail.mode, s)
-    return structureNode(title, layout, s)
+    const last = i === trail.structures.length - 1 && trail.walks.length === 0
+    return structureNode(title, layout, s, last ? absent(trail, layout, s) : undefined)
   }),
-  ...trail.walks.map(w => walkNode(w)),
+  ...trail.walks.map(w => walkNode(w, full)),
 ]
+
+/** The present flag of the last structure of a way that led nowhere. */
+function absent({ mode }: FaultTrail, layout: Layout, { words, kind }: FetchedStructure) {
+  if (words === undefined || (mode === 'scalable' && kind === 'root')) return undefined
+  const present = fieldIs(layout, words, 'P')
+  return present.endsWith(' is 0') ? present : undefined
+}
 
 function common({ name }: { readonly name: FaultName }) {
   const { condition } = FAULT_REASONS[name]

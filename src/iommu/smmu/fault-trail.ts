@@ -54,7 +54,16 @@ export class TrailReader {
   read(f: FaultReport): FaultTrail {
     const { shape } = EVENTS[f.name]
     const walked = shape === 'fault' || shape === 'walk'
-    return this.#trail(f.requester, f.pasid, walked ? f.address : undefined, f)
+    const { structures, walks } = this.#trail(
+      f.requester,
+      f.pasid,
+      walked ? f.address : undefined,
+      f,
+    )
+    // The STE alone decides about these.
+    const early = shape === 'stream' || shape === 'request' || shape === 'translated'
+    const read = early ? structures.filter(s => s.kind === 'l1std' || s.kind === 'ste') : structures
+    return { structures: read, walks }
   }
 
   /** All structures and tables for an address, whether or not anything refuses it. */
@@ -96,19 +105,26 @@ export class TrailReader {
     this.#streams.clear()
     const stream = this.#requests.stream(requester)
     const found = [...this.#streams.entries]
-    if (!stream || stream.abort) return this.#of(found, undefined, [])
+    if (!stream) {
+      const { failure, fetchAddress } = this.#streams
+      const lost = failure === 'F_STE_FETCH' ? [unread('ste', fetchAddress)] : []
+      return { structures: [...this.#of(found, undefined), ...lost], walks: [] }
+    }
+    if (stream.abort) return { structures: this.#of(found, undefined), walks: [] }
     const b = this.#requests.binding(stream, pasid)
     const { stage2 } = stream
     if (!isBinding(b)) {
       const refusedByStage2 = b.ofStage2 && stage2
       const at = BigInt(Math.max(b.ipa, 0))
       const walks = refusedByStage2 ? [this.#second(stage2, at, ACCESS_READ | stage2.modes)] : []
-      return this.#of([...found.slice(0, -1), ...b.entries], stage2, walks)
+      const lost = b.name === 'F_CD_FETCH' ? [unread('cd', b.fetchAddress)] : []
+      const read = this.#of([...found.slice(0, -1), ...b.entries], stage2)
+      return { structures: [...read, ...lost], walks }
     }
     const structures = b.context ? [...found.slice(0, -1), ...this.#contexts.entries] : found
     const wanted = walkAccess(b, f.access === 'write', f.access === 'execute', f.privileged)
     const walks = address === undefined ? [] : this.walk(b, address, wanted)
-    return this.#of(structures, stage2, walks)
+    return { structures: this.#of(structures, stage2), walks }
   }
 
   #second(stage2: Stage2, address: bigint, access: number): StageWalk {
@@ -116,11 +132,8 @@ export class TrailReader {
     return walkSteps(stage2.format, this.#memory, stage2.root, address, wanted)
   }
 
-  #of(
-    entries: readonly FaultEntry[],
-    stage2: Stage2 | undefined,
-    walks: readonly StageWalk[],
-  ): FaultTrail {
+  /** The structures among entries, whole. */
+  #of(entries: readonly FaultEntry[], stage2: Stage2 | undefined): FetchedStructure[] {
     const structures: FetchedStructure[] = []
     for (const { kind, at } of entries) {
       if (kind === 'stage-1' || kind === 'stage-2') continue
@@ -131,6 +144,14 @@ export class TrailReader {
       const words = there ? [...new BigUint64Array(bytes.buffer)] : undefined
       structures.push({ kind, at, physical, words })
     }
-    return { structures, walks }
+    return structures
   }
 }
+
+/** A structure, or the level 1 descriptor before it, that could not be read. */
+const unread = (kind: FetchedStructure['kind'], at: number): FetchedStructure => ({
+  kind,
+  at,
+  physical: at,
+  words: undefined,
+})
