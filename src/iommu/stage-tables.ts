@@ -61,6 +61,8 @@ export class StageTables {
   readonly #largest: number
   readonly #last: number
   readonly #freed: number[] = []
+  // Entries that the map under way has put tables behind, upper ones first.
+  readonly #made: number[] = []
   // Which 2 MiB span the remembered leaf table serves, and its first word.
   #span = -1
   #leaf = 0
@@ -95,16 +97,18 @@ export class StageTables {
       throw new ErrnoError('EINVAL', `map: ${pages} pages at page ${page}, access ${prot}`)
     if (!(hpaPage >= 0 && hpaPage + pages <= HPA_PAGES))
       throw new ErrnoError('EINVAL', `map: host page ${hpaPage} is no physical address`)
-    if (pages === 1) {
-      this.#mapPage(page, hpaPage, access)
+    const leaf = pages === 1 ? this.#find(page) : -1
+    if (leaf >= 0) {
+      this.#mapPage(leaf, page, hpaPage, access)
       return
     }
     let done = 0
+    this.#made.length = 0
     try {
       while (done < pages)
         done += this.#mapLargest(page + done, hpaPage + done, pages - done, access)
     } catch (error) {
-      if (done > 0) this.unmap(page, done)
+      this.#undo(page, done)
       throw error
     }
   }
@@ -182,9 +186,7 @@ export class StageTables {
     this.#span = -1
   }
 
-  #mapPage(page: number, hpaPage: number, access: number): void {
-    let leaf = this.#find(page)
-    if (leaf < 0) leaf = this.#makeLeaf(page)
+  #mapPage(leaf: number, page: number, hpaPage: number, access: number): void {
     const at = leaf + (page % ENTRIES) * 2
     if ((this.#words[at]! & this.#present) !== 0) throw mapped(page)
     this.#put(at, hpaPage, this.#format.page[access]!)
@@ -204,11 +206,35 @@ export class StageTables {
         this.#put(at, hpaPage, this.#format.large[access]!)
         return span
       }
-      if (!present) this.#link(at, this.#frames.alloc())
+      if (!present) {
+        this.#link(at, this.#frames.alloc())
+        this.#made.push(at)
+      }
       table = this.#tableAt(at)
     }
-    this.#mapPage(page, hpaPage, access)
+    this.#span = Math.floor(page / ENTRIES)
+    this.#leaf = table
+    this.#mapPage(table, page, hpaPage, access)
     return 1
+  }
+
+  /**
+   * Takes the first pages of a map back, and the tables it made. No unit looked at them meanwhile, so they are free at
+   * once; those that were taken out before keep waiting for `release`.
+   */
+  #undo(page: number, pages: number): void {
+    const waiting = this.#freed.length
+    const changed = this.tablesChanged
+    if (pages > 0) this.unmap(page, pages)
+    while (this.#made.length > 0) {
+      const at = this.#made.pop()!
+      if ((this.#words[at]! & this.#present) === 0) continue
+      this.#freed.push(this.#base + this.#tableAt(at) * 4)
+      this.#clear(at)
+    }
+    while (this.#freed.length > waiting) this.#frames.free(this.#freed.pop()!)
+    this.tablesChanged = changed
+    this.#span = -1
   }
 
   /** First word of the leaf table that serves a page; -1 when there is none, also under a large page. */
@@ -224,18 +250,6 @@ export class StageTables {
     }
     this.#span = span
     this.#leaf = table
-    return table
-  }
-
-  #makeLeaf(page: number): number {
-    let table = this.#word(this.root)
-    for (let level = this.levels; level > 1; level--) {
-      const at = table + this.#index(page, level) * 2
-      const lo = this.#words[at]!
-      if ((lo & this.#present) === 0) this.#link(at, this.#frames.alloc())
-      else if (this.#isLarge(lo)) throw mapped(page)
-      table = this.#tableAt(at)
-    }
     return table
   }
 

@@ -220,7 +220,13 @@ export class Sys {
 
   /** Forks; returns the child's system calls. */
   fork(): Sys {
-    return new Sys(this.process.fork())
+    const child = this.process.fork()
+    try {
+      return new Sys(child)
+    } catch (error) {
+      child.exit()
+      throw error
+    }
   }
 
   exit(): void {

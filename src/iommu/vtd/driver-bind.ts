@@ -237,12 +237,10 @@ export class VtdBindings implements IoasidNotifier {
   ): void {
     const { ioasid } = this.#unit
     const bound = known ?? new BoundPasid(pasid, set)
-    if (known === undefined) {
-      ioasid.get(set, pasid)
-      ioasid.attachData(pasid, bound)
-    }
+    if (known === undefined) ioasid.get(set, pasid)
     const withSpid = spid !== INVALID_IOASID
     try {
+      if (known === undefined) ioasid.attachData(pasid, bound)
       if (withSpid) ioasid.attachSpid(pasid, spid)
     } catch (error) {
       if (known === undefined) {
