@@ -4,6 +4,7 @@ import type { Machine } from '../machine.js'
 import type { Mapping } from '../mem/vma.js'
 import { type IoctlArgument, type Sys, s32 } from '../sys/sys.js'
 import { vfioIo } from '../vfio/uapi/common.js'
+import { IOASID_REQUEST_ALLOC, IOASID_REQUEST_FREE, ioasid_request } from '../vfio/uapi/ioasid.js'
 import {
   VFIO_DEVICE_GET_REGION_INFO,
   VFIO_DEVICE_RESET,
@@ -53,6 +54,15 @@ export interface ProgramMachine {
   readonly functions: readonly BenchFunction[]
   /** Numbers of the vSVA calls, `_IO(';', …)`. Where the profile has none: those of v7. */
   readonly calls: { readonly pasidRequest: number; readonly nestingOp: number }
+}
+
+/** Descriptors of /dev/ioasid, where PASIDs come from there (V8): one a process. */
+const ioasidFiles = new WeakMap<Sys, number>()
+
+function ioasidFile(sys: Sys): number {
+  let fd = ioasidFiles.get(sys)
+  if (fd === undefined) ioasidFiles.set(sys, (fd = sys.open('/dev/ioasid')))
+  return fd
 }
 
 /** The call numbers of a machine's profile. */
@@ -189,12 +199,21 @@ export class Container {
     return this.call(this.#on.calls.pasidRequest, vaddr)
   }
 
-  /** The lowest free PASID in the range, all of 20 bits unless told. */
+  /** The lowest free PASID in the range, all of 20 bits unless told; from /dev/ioasid where the profile has it. */
   alloc(min = 1, max = LAST_PASID): number {
+    if (this.#on.machine.vfio.rules.pasidFile)
+      return this.sys.ioctl(
+        ioasidFile(this.sys),
+        IOASID_REQUEST_ALLOC,
+        ioasid_request({ range: { min, max } }),
+      )
     return this.request(VFIO_IOMMU_FLAG_ALLOC_PASID, min, max)
   }
 
+  /** Frees a range; from /dev/ioasid one id at a time, which is `min`. */
   free(min: number, max = min): number {
+    if (this.#on.machine.vfio.rules.pasidFile)
+      return this.sys.ioctl(ioasidFile(this.sys), IOASID_REQUEST_FREE, s32(min))
     return this.request(VFIO_IOMMU_FLAG_FREE_PASID, min, max)
   }
 

@@ -18,6 +18,7 @@ import {
 import type { UserMemory } from '../mem/user-memory.js'
 import type { Process } from '../sys/process.js'
 import { NO_BACKING } from './mdev.js'
+import type { PasidOwners } from './pasid-owners.js'
 import type { PasidContext } from './pasids.js'
 import type { Rules } from './profiles.js'
 import {
@@ -73,6 +74,7 @@ export class NestingCalls {
   /** Set while a nesting domain with info is attached. */
   group: NestedGroup | undefined = undefined
   readonly #rules: Rules
+  readonly #owners: PasidOwners | undefined
   readonly #limit: number
   readonly #bytes = new Uint8Array(REQUEST_SIZE)
   readonly #view = new DataView(this.#bytes.buffer)
@@ -82,8 +84,9 @@ export class NestingCalls {
   readonly #pasidTrace: TracePoint<TraceEvents['vfio.pasid']>
   readonly #bindTrace: TracePoint<TraceEvents['vfio.bind']>
 
-  constructor(rules: Rules, trace: TraceBus) {
+  constructor(rules: Rules, trace: TraceBus, owners?: PasidOwners) {
     this.#rules = rules
+    this.#owners = owners
     this.#limit = rules.pasidLimitIncluded ? RESULT_LIMIT : RESULT_LIMIT - 1
     this.#pasidTrace = trace.point('vfio.pasid')
     this.#bindTrace = trace.point('vfio.bind')
@@ -138,7 +141,7 @@ export class NestingCalls {
     const data = arg + OP_SIZE
     switch (op) {
       case VFIO_IOMMU_NESTING_OP_BIND_PGTBL:
-        this.#bind(this.#bindable(), memory, data)
+        this.#bind(this.#bindable(), caller, data)
         break
       case VFIO_IOMMU_NESTING_OP_UNBIND_PGTBL:
         this.#unbind(this.#bindable(), memory, data)
@@ -165,13 +168,15 @@ export class NestingCalls {
 
   #bindable(): NestedGroup {
     const group = this.#nested(IOMMU_NESTING_FEAT_BIND_PGTBL)
-    if (group.context === undefined) throw new ErrnoError('EINVAL', `${OP}: no PASID context`)
+    if (group.context === undefined && this.#owners === undefined)
+      throw new ErrnoError('EINVAL', `${OP}: no PASID context`)
     return group
   }
 
-  #bind({ domain, members: { devices } }: NestedGroup, memory: UserMemory, at: number): void {
+  #bind({ domain, members: { devices } }: NestedGroup, caller: Process, at: number): void {
     // One reading serves every device, so that they cannot be told different things (E158).
-    const data = readGpasidBind(memory, at, {}, this.#data)
+    const data = readGpasidBind(caller.memory, at, {}, this.#data)
+    this.#owners?.claim(domain, caller.mm, data.hpasid)
     for (let i = 0; i < devices.length; i++) {
       const refusal = refusalOf(() => domain.bindGpasid(backed(devices[i]!), data))
       this.#tell('bind', devices[i]!, data.hpasid, refusal)

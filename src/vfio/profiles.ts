@@ -1,9 +1,9 @@
 // The one table of differences between the revisions of the interface. Behaviour reads a rule by name and
-// never asks which profile it is in. Sources: vSVA v7 and its review, Linux 5.9, 5.12
+// never asks which profile it is in. Sources: vSVA v7 and its review, v8, Linux 5.9, 5.12
 // and 7.2, "SMMUv3 Nested Stage Setup (VFIO part)" v13 (N13: L512 with its calls).
 
 /** Revisions of the interface that can be selected. */
-export type ProfileName = 'V7R' | 'V7' | 'L59' | 'L512' | 'L72' | 'N13'
+export type ProfileName = 'V7R' | 'V7' | 'V8' | 'L59' | 'L512' | 'L72' | 'N13'
 
 /** Capabilities of GET_INFO that a profile emits, in order. */
 export type InfoCapability = 'migration' | 'dma-avail' | 'iova-range' | 'nesting'
@@ -28,6 +28,10 @@ export interface Rules {
   readonly infoCapabilities: readonly InfoCapability[]
   /** Capability id of NESTING. */
   readonly nestingCapability: number
+  /** Feature bits and VT-d layout of the nesting info: v8 dropped SYSWIDE_PASID and made the gap explicit. */
+  readonly reportedFeatures: 'v7' | 'v8'
+  /** PASIDs come from /dev/ioasid, and only their owner may bind them; otherwise containers hand them out. */
+  readonly pasidFile: boolean
   /** Capabilities start at multiples of this, bytes. */
   readonly capabilityAlign: number
   /** A range that touches 2^31 itself passes the PASID range check. */
@@ -74,6 +78,8 @@ export interface Rules {
   readonly features: readonly number[]
 }
 
+const V8_CALLS = { 'nesting-op': 18 } as const
+const V8_INFO = ['migration', 'dma-avail', 'iova-range', 'nesting'] as const
 const V7_CALLS = { 'pasid-request': 18, 'nesting-op': 19 } as const
 const N13_CALLS = { 'set-pasid-table': 18, 'cache-invalidate': 19, 'set-msi-binding': 20 } as const
 const NESTED = ['migration', 'iova-range', 'nesting'] as const
@@ -81,40 +87,50 @@ const STOCK = ['migration', 'dma-avail', 'iova-range'] as const
 const EARLY = ['migration', 'iova-range'] as const
 
 type Table = {
-  readonly [R in keyof Rules]: readonly [Rules[R], Rules[R], Rules[R], Rules[R], Rules[R], Rules[R]]
+  readonly [R in keyof Rules]: readonly [
+    Rules[R],
+    Rules[R],
+    Rules[R],
+    Rules[R],
+    Rules[R],
+    Rules[R],
+    Rules[R],
+  ]
 }
-const columns: readonly ProfileName[] = ['V7R', 'V7', 'L59', 'L512', 'L72', 'N13']
+const columns: readonly ProfileName[] = ['V7R', 'V7', 'V8', 'L59', 'L512', 'L72', 'N13']
 // biome-ignore format: table
 const table: Table = {
-  //                       V7R         V7          L59        L512        L72           N13
-  nestingType:            [true,       true,       true,      true,       false,        true],
-  nestingInfo:            [true,       true,       false,     false,      false,        false],
-  calls:                  [V7_CALLS,   V7_CALLS,   {},        {},         {},           N13_CALLS],
-  infoCapabilities:       [NESTED,     NESTED,     EARLY,     STOCK,      STOCK,        STOCK],
-  nestingCapability:      [3,          3,          0,         0,          0,            0],
-  capabilityAlign:        [1,          1,          1,         1,          8,            1],
-  pasidLimitIncluded:     [false,      true,       false,     false,      false,        false],
-  pasidBitsHonoured:      [true,       false,      true,      true,       true,         true],
-  bindRollback:           ['own',      'all',      'own',     'own',      'own',        'own'],
-  pasidNarrowed:          [false,      true,       false,     false,      false,        false],
-  noFormat:               ['attach',   'info',     'attach',  'attach',   'attach',     'attach'],
-  oneNestedGroup:         [true,       true,       false,     false,      false,        false],
-  faultRegions:           [true,       false,      false,     false,      false,        true],
-  unmapAll:               [false,      false,      false,     true,       true,         true],
-  updateVaddr:            [false,      false,      false,     'always',   'after-set',  'always'],
-  wrap:                   ['EINVAL',   'EINVAL',   'EINVAL',  'EINVAL',   'EOVERFLOW',  'EINVAL'],
-  wrapFirst:              [false,      false,      false,     false,      true,         false],
-  foreignUnmapStops:      [true,       true,       true,      true,       false,        true],
-  containerImpliesViable: [false,      false,      false,     false,      true,         false],
-  negativeFd:             ['EINVAL',   'EINVAL',   'EINVAL',  'EINVAL',   'EBADF',      'EINVAL'],
-  notContainer:           ['EINVAL',   'EINVAL',   'EINVAL',  'EINVAL',   'EBADFD',     'EINVAL'],
-  viableAtSetContainer:   [false,      false,      false,     false,      true,         false],
-  deviceNameFirst:        [false,      false,      false,     false,      true,         false],
-  deviceInfoCapOffset:    [false,      false,      false,     true,       true,         true],
-  pasidCapability:        [true,       true,       false,     false,      false,        false],
-  dynamicMsix:            [false,      false,      false,     false,      true,         false],
-  iommufd:                [false,      false,      false,     false,      true,         false],
-  features:               [[0],        [0],        [0],       [0],        [0, 10],      [0]],
+  //                       V7R        V7         V8         L59        L512       L72           N13
+  nestingType:            [true,      true,      true,      true,      true,      false,        true],
+  nestingInfo:            [true,      true,      true,      false,     false,     false,        false],
+  calls:                  [V7_CALLS,  V7_CALLS,  V8_CALLS,  {},        {},        {},           N13_CALLS],
+  infoCapabilities:       [NESTED,    NESTED,    V8_INFO,   EARLY,     STOCK,     STOCK,        STOCK],
+  nestingCapability:      [3,         3,         4,         0,         0,         0,            0],
+  capabilityAlign:        [1,         1,         1,         1,         1,         8,            1],
+  pasidLimitIncluded:     [false,     true,      false,     false,     false,     false,        false],
+  pasidBitsHonoured:      [true,      false,     true,      true,      true,      true,         true],
+  bindRollback:           ['own',     'all',     'own',     'own',     'own',     'own',        'own'],
+  pasidNarrowed:          [false,     true,      false,     false,     false,     false,        false],
+  noFormat:               ['attach',  'info',    'attach',  'attach',  'attach',  'attach',     'attach'],
+  oneNestedGroup:         [true,      true,      true,      false,     false,     false,        false],
+  faultRegions:           [true,      false,     false,     false,     false,     false,        true],
+  unmapAll:               [false,     false,     true,      false,     true,      true,         true],
+  updateVaddr:            [false,     false,     'always',  false,     'always',  'after-set',  'always'],
+  wrap:                   ['EINVAL',  'EINVAL',  'EINVAL',  'EINVAL',  'EINVAL',  'EOVERFLOW',  'EINVAL'],
+  wrapFirst:              [false,     false,     false,     false,     false,     true,         false],
+  foreignUnmapStops:      [true,      true,      true,      true,      true,      false,        true],
+  containerImpliesViable: [false,     false,     false,     false,     false,     true,         false],
+  negativeFd:             ['EINVAL',  'EINVAL',  'EINVAL',  'EINVAL',  'EINVAL',  'EBADF',      'EINVAL'],
+  notContainer:           ['EINVAL',  'EINVAL',  'EINVAL',  'EINVAL',  'EINVAL',  'EBADFD',     'EINVAL'],
+  viableAtSetContainer:   [false,     false,     false,     false,     false,     true,         false],
+  deviceNameFirst:        [false,     false,     false,     false,     false,     true,         false],
+  deviceInfoCapOffset:    [false,     false,     true,      false,     true,      true,         true],
+  pasidCapability:        [true,      true,      true,      false,     false,     false,        false],
+  dynamicMsix:            [false,     false,     false,     false,     false,     true,         false],
+  iommufd:                [false,     false,     false,     false,     false,     true,         false],
+  features:               [[0],       [0],       [0],       [0],       [0],       [0, 10],      [0]],
+  reportedFeatures:       ['v7',      'v7',      'v8',      'v7',      'v7',      'v7',         'v7'],
+  pasidFile:              [false,     false,     true,      false,     false,     false,        false],
 }
 
 /** Names that `rulesOf` knows. */

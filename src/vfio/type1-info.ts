@@ -1,6 +1,7 @@
 // VFIO_IOMMU_GET_INFO: page sizes and the capability chain, built anew for each call from what the container
 // holds now, in the order the profile gives. uapi linux/vfio.h, vfio_iommu_type1_info.
 import { ErrnoError } from '../base/errno.js'
+import { struct } from '../base/struct.js'
 import type { IovaRange, NestingInfo } from '../iommu/domain.js'
 import { iommu_nesting_info } from '../iommu/uapi.js'
 import type { Process } from '../sys/process.js'
@@ -91,9 +92,31 @@ const builders: Record<InfoCapability, (of: InfoSource, chain: CapabilityChain) 
     const { info } = of.nested
     if (info.format === 0)
       throw new ErrnoError('ENOENT', `${CALL}: the IOMMU has no nesting format`)
-    const capability = vfio_iommu_type1_info_cap_nesting({ info: nestingInfo(info).bytes })
+    const told = of.rules.reportedFeatures === 'v8' ? nestingInfoV8(info) : nestingInfo(info)
+    const capability = vfio_iommu_type1_info_cap_nesting({ info: told.bytes })
     chain.add(capability, of.rules.nestingCapability)
   },
+}
+
+/** The VT-d part as v8 lays it out. */
+const vtd_v8 = struct('struct iommu_nesting_info_vtd', {
+  flags: 'u32',
+  padding: ['u8', 12],
+  cap_reg: 'u64',
+  ecap_reg: 'u64',
+})
+/** v8 has no SYSWIDE_PASID: every feature is a bit lower. */
+const V8_FEATURE_SHIFT = 1
+
+function nestingInfoV8(info: NestingInfo) {
+  const { vendor } = iommu_nesting_info.offsets
+  const bytes = new Uint8Array(vendor + vtd_v8.size)
+  bytes.set(nestingInfo(info).bytes.subarray(0, vendor))
+  const out = iommu_nesting_info.at(bytes)
+  out.argsz = bytes.length
+  out.features = info.features >> V8_FEATURE_SHIFT
+  bytes.set(vtd_v8({ cap_reg: info.cap, ecap_reg: info.ecap }).bytes, vendor)
+  return { bytes }
 }
 
 function nestingInfo(info: NestingInfo) {

@@ -9,6 +9,7 @@ import type { Process } from '../sys/process.js'
 import { DmaMappings } from './dma.js'
 import type { Mdev } from './mdev.js'
 import { type NestedGroup, NestingCalls } from './nesting.js'
+import type { PasidOwners } from './pasid-owners.js'
 import { PasidTableCalls } from './pasid-table.js'
 import type { PasidContext, PasidContexts } from './pasids.js'
 import type { Rules } from './profiles.js'
@@ -32,6 +33,8 @@ import {
 export interface Type1Environment {
   readonly core: IommuCore
   readonly contexts: PasidContexts
+  /** Who may bind a PASID, when they come from /dev/ioasid. */
+  readonly owners: PasidOwners | undefined
   readonly rules: Rules
   readonly trace: TraceBus
   /** Drivers of all containers, for whoever counts what is held. */
@@ -117,7 +120,7 @@ export class Type1 implements DmaLimits, InfoSource {
     this.#v2 = id !== VFIO_TYPE1_IOMMU
     this.mappings = new DmaMappings(env.parameters.dmaEntryLimit, trace)
     this.#dma = new DmaCalls(this.mappings, rules, this.#v2, this)
-    this.#stage1 = new NestingCalls(rules, trace)
+    this.#stage1 = new NestingCalls(rules, trace, env.owners)
     const number = (n: number | undefined) => (n === undefined ? -1 : vfioIo(n))
     this.#pasidRequest = number(rules.calls['pasid-request'])
     this.#nestingOp = number(rules.calls['nesting-op'])
@@ -294,7 +297,7 @@ export class Type1 implements DmaLimits, InfoSource {
     if (info.pasidBits > 31 && rules.pasidBitsHonoured)
       throw new ErrnoError('EINVAL', `group ${group.id}: ${info.pasidBits} PASID bits, 31 at most`)
     let context: PasidContext | undefined
-    if (info.features & IOMMU_NESTING_FEAT_SYSWIDE_PASID) {
+    if (info.features & IOMMU_NESTING_FEAT_SYSWIDE_PASID && !rules.pasidFile) {
       const held = this.#env.contexts.get(caller.mm)
       undo.push(() => this.#env.contexts.put(held))
       domain.setIoasidSet(held.set)

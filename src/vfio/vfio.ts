@@ -16,10 +16,12 @@ import { Container } from './container.js'
 import { type DeviceEnvironment, DeviceFile, VfioPciDevice } from './device.js'
 import { Group, type GroupEnvironment, GroupFile, VFIO_PCI } from './group.js'
 import type { HotResetScope } from './hot-reset.js'
+import { IoasidDevice } from './ioasid-dev.js'
 import { IoctlTrace } from './ioctl-trace.js'
 import { Iommufd } from './iommufd/service.js'
 import { REQUEST_IRQ } from './irqs.js'
 import { Mdev, MdevFile, type MdevOptions } from './mdev.js'
+import { PasidOwners } from './pasid-owners.js'
 import { DEFAULT_PASID_QUOTA, PasidContexts } from './pasids.js'
 import { type ProfileName, type Rules, rulesOf } from './profiles.js'
 import { resetPreserving } from './reset.js'
@@ -31,6 +33,8 @@ export interface VfioParameters {
   readonly dmaEntryLimit: number
   /** PASIDs of one process; default 1000. */
   readonly pasidQuota: number
+  /** PASIDs of one process from /dev/ioasid (`ioasids.max` of its control group); default no limit. */
+  readonly ioasidsMax: number
   /** Assign devices whose interrupts are not remapped; default false. */
   readonly allowUnsafeInterrupts: boolean
 }
@@ -67,6 +71,7 @@ const MDEV_PARENT = 'mdev-parent'
 const DEFAULTS: VfioParameters = {
   dmaEntryLimit: 65535,
   pasidQuota: DEFAULT_PASID_QUOTA,
+  ioasidsMax: Number.POSITIVE_INFINITY,
   allowUnsafeInterrupts: false,
 }
 
@@ -81,6 +86,7 @@ export class Vfio {
   readonly failures: Failures
   readonly #options: VfioOptions
   readonly #contexts: PasidContexts
+  readonly #ioasids: IoasidDevice | undefined
   readonly #drivers = new Set<Type1>()
   readonly #devices = new Map<
     number,
@@ -103,9 +109,15 @@ export class Vfio {
     this.parameters = { ...DEFAULTS, ...options.parameters }
     this.#contexts = new PasidContexts(options.ioasid, this.parameters.pasidQuota, this.failures)
     const { rules } = this
+    const { ioasid } = options
+    if (rules.pasidFile) {
+      const limit = () => this.parameters.ioasidsMax
+      this.#ioasids = new IoasidDevice({ kernel, ioasid, limit })
+    }
     const type1: Type1Environment = {
       core,
       contexts: this.#contexts,
+      owners: this.#ioasids && new PasidOwners(ioasid, this.#ioasids),
       rules,
       trace,
       parameters: this.parameters,
@@ -189,7 +201,7 @@ export class Vfio {
       devices:
         this.#devices.size + [...this.#mdevs.values()].filter(({ files }) => files > 0).length,
       mappings,
-      pasidContexts: this.#contexts.size,
+      pasidContexts: this.#contexts.size + (this.#ioasids?.size ?? 0),
     }
   }
 

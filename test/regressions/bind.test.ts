@@ -28,6 +28,7 @@ describe('BIND', () => {
   it.each([
     ['V7R', 'keeps', 1],
     ['V7', 'tears down', 0],
+    ['V8', 'keeps', 1],
   ] as const)('E62 a second time is EBUSY; %s %s the first binding', (profile, _, left) => {
     const s = bound({ profile })
     expect(() => s.c.bind(s.id)).toRefuse('EBUSY')
@@ -36,15 +37,32 @@ describe('BIND', () => {
   it('E63 of an id nobody holds is ENOENT', () => {
     expect(() => nesting().c.bind(77)).toRefuse('ENOENT')
   })
-  it.each(['V7R', 'V7'] as const)(
-    "E64, E65 of another process's or the host's id is EACCES: %s",
-    profile => {
+  it.each([
+    ['V7R', 'EACCES', 'EACCES'],
+    ['V7', 'EACCES', 'EACCES'],
+    ['V8', 'EPERM', 'EINVAL'],
+  ] as const)(
+    "E64, E65 %s: of another process's id %s, of the host's %s",
+    (profile, theirs, hosts) => {
       const { b, c } = nesting({ profile })
       const { ioasid } = b.machine
       const host = ioasid.alloc(ioasid.hostSet, 500, 500)
-      expect(() => c.bind(b.process().nesting(1).alloc())).toRefuse('EACCES')
-      expect(() => c.bind(host)).toRefuse('EACCES')
+      const other = b.process().nesting(1)
+      expect(() => c.bind(other.alloc())).toRefuse(theirs)
+      expect(() => c.bind(host)).toRefuse(hosts)
       ioasid.free(ioasid.hostSet, host)
+    },
+  )
+  it.each([
+    ['V7R', undefined],
+    ['V8', 'EPERM'],
+  ] as const)(
+    "E44 by a child, of its parent's id through the inherited container: %s %s",
+    (profile, errno) => {
+      const { p, c, id } = withPasid({ profile })
+      const call = () => p.fork().inherit(c).bind(id)
+      if (errno) expect(call).toRefuse(errno)
+      else expect(call).toSucceed(0)
     },
   )
 

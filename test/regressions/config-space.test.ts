@@ -32,6 +32,7 @@ describe('the PASID capability of a PF', () => {
   it.each([
     ['V7R', [ATS, PASID, PRI]],
     ['V7', [ATS, PASID, PRI]],
+    ['V8', [ATS, PASID, PRI]],
     ['L59', [ATS, PRI]],
     ['L512', [ATS, PRI]],
     ['L72', [ATS, PRI]],
@@ -70,7 +71,7 @@ describe('the PASID capability of a PF', () => {
 
 describe('a VF', () => {
   const vfs = { device: testDevice({ ats: true, vfs: 2 }), vfs: 2 }
-  it.each(['V7R', 'V7', 'L59', 'L512', 'L72', 'N13'] as const)(
+  it.each(['V7R', 'V7', 'V8', 'L59', 'L512', 'L72', 'N13'] as const)(
     'E139 has no PASID capability to show in %s; its ids are virtual',
     profile => {
       const { b, device } = open({ ...vfs, profile }, 1)
@@ -105,7 +106,9 @@ describe('a VF', () => {
     const { pasid } = b.machine.function('0000:01:00.0')
     pf.close()
     expect(pasid!.enabled).toBe(true)
-    expect(b.dmaRead(0x1000n, { pasid: id, device: 1 })).toFaultWith('fsEntryNotPresent', { pasid: id })
+    expect(b.dmaRead(0x1000n, { pasid: id, device: 1 })).toFaultWith('fsEntryNotPresent', {
+      pasid: id,
+    })
     vf.close()
     expect(pasid!.enabled).toBe(false)
   })

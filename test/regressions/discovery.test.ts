@@ -52,6 +52,7 @@ describe('container state', () => {
   it.each([
     ['V7R', 1],
     ['V7', 1],
+    ['V8', 1],
     ['L59', 1],
     ['L512', 1],
     ['L72', 0],
@@ -63,6 +64,7 @@ describe('container state', () => {
   it.each([
     ['V7R', 'EOPNOTSUPP', 'EOPNOTSUPP', 'EINVAL'],
     ['V7', 'EOPNOTSUPP', 'EOPNOTSUPP', 'EINVAL'],
+    ['V8', 'EOPNOTSUPP', 'EOPNOTSUPP', 'EOPNOTSUPP'],
     ['L59', 'ENOTTY', 'ENOTTY', 'ENOTTY'],
     ['L512', 'ENOTTY', 'ENOTTY', 'ENOTTY'],
     ['L72', 'ENOTTY', 'ENOTTY', 'ENOTTY'],
@@ -71,7 +73,8 @@ describe('container state', () => {
     (profile, alloc, flags0, range) => {
       const b = bench({ profile })
       const c = b.process().container(V2, b.functions[0]!.group)
-      expect(() => c.alloc(1, 100)).toRefuse(alloc)
+      // Number 18, which is NESTING_OP in V8.
+      expect(() => c.request(1, 1, 100)).toRefuse(alloc)
       expect(() => c.request(0)).toRefuse(flags0)
       expect(() => c.request(0, 5, 4)).toRefuse(range)
     },
@@ -99,6 +102,7 @@ describe('container state', () => {
 describe('hardware that does not nest, or not alike', () => {
   it.each([
     ['V7R', 'ENOENT', undefined],
+    ['V8', 'ENOENT', undefined],
     ['V7', undefined, 'ENOENT'],
     ['N13', undefined, undefined],
   ] as const)(
@@ -119,6 +123,7 @@ describe('hardware that does not nest, or not alike', () => {
   it.each([
     ['V7R', 'ENODEV'],
     ['V7', 'ENODEV'],
+    ['V8', 'ENODEV'],
     ['L59', undefined],
     ['L512', undefined],
     ['L72', 'ENODEV'],
@@ -165,6 +170,7 @@ describe('GET_INFO', () => {
   it.each([
     ['V7R', [2, 1, 3]],
     ['V7', [2, 1, 3]],
+    ['V8', [2, 3, 1, 4]],
     ['L59', [2, 1]],
     ['L512', [2, 3, 1]],
     ['N13', [2, 3, 1]],
@@ -179,16 +185,22 @@ describe('GET_INFO', () => {
     const { capabilities } = p.container(V2, b.functions[0]!.group).info()
     expect(capabilities.map(c => c.id)).toEqual([2, 1])
   })
-  it.each(['V7R', 'V7'] as const)(
-    'E19, E20 %s has features 7 and cap_reg at 48 of the capability',
-    profile => {
+  it.each([
+    ['V7R', 7, 48, 56],
+    ['V7', 7, 48, 56],
+    ['V8', 3, 56, 64],
+  ] as const)(
+    'E19, E20 %s has features %d, and cap_reg at %d of the capability',
+    (profile, features, capAt, argsz) => {
       const { b, c } = nesting({ profile })
       const { info, capabilities } = c.info()
       const { at } = capabilities.at(-1)!
       const nested = iommu_nesting_info.at(info.bytes, at + 8)
-      expect(nested).toMatchObject({ argsz: 56, format: 1, features: 7, pasid_bits: 20 })
-      const { cap } = b.machine.iommu.deviceDriver(b.functions[0]!.bdf)!.nesting!
-      expect(info.view.getBigUint64(at + 48, true)).toBe(cap)
+      expect(nested).toMatchObject({ argsz, format: 1, features, addr_width: 48, pasid_bits: 20 })
+      const { cap, ecap } = b.machine.iommu.deviceDriver(b.functions[0]!.bdf)!.nesting!
+      expect(info.view.getBigUint64(at + capAt, true)).toBe(cap)
+      expect(info.view.getBigUint64(at + capAt + 8, true)).toBe(ecap)
+      expect(info.bytes.length).toBe(at + 8 + argsz)
     },
   )
   it('E168 answers the same however much is bound, and so does CHECK_EXTENSION', () => {
