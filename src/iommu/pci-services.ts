@@ -88,7 +88,10 @@ export class PciServices {
     const config = this.#config
     const { bdf } = this
     if (this.atsOn) config.write(bdf, this.#ats + CONTROL, 2, 0)
-    if (this.priOn) config.write(bdf, this.#pri + PRI_CONTROL, 2, 0)
+    if (this.priOn) {
+      config.write(bdf, this.#pri + PRI_CONTROL, 2, 0)
+      config.write(bdf, this.#pri + PRI_ALLOCATION, 4, 0)
+    }
     if (this.pasidOn && this.#countPasid(-1) === 0)
       config.write(this.#owner, this.#pasid + CONTROL, 2, 0)
     this.atsOn = this.priOn = this.pasidOn = false
