@@ -31,6 +31,7 @@ describe('VFIO_CHECK_EXTENSION', () => {
     L512:     [1, 0, 1, 0, 0, 1, 0, 0, 1, 1, 0],
     L72:      [1, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0],
     N13:      [1, 0, 1, 0, 0, 1, 0, 0, 1, 1, 0],
+    V8:       [1, 0, 1, 0, 0, 1, 0, 0, 1, 1, 0],
   }
   it.each(profileNames)('E02 answers by profile before SET_IOMMU: %s', profile => {
     const c = bench({ profile }).program().container()
