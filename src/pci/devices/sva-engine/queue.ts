@@ -339,8 +339,12 @@ export class WorkQueue {
     if (!withheld) return STATUS.REFUSED
     if (!block || !failure.recoverable) return STATUS.PAGE_FAULT
     if (this.#retryAt !== failure.at) this.#retries = 0
-    else if (this.#denied !== undefined) return this.#denied
-    else if (++this.#retries > MAX_RETRIES) return STATUS.PAGE_FAILURE
+    else if (this.#denied !== undefined || ++this.#retries > MAX_RETRIES) {
+      const status = this.#denied ?? STATUS.PAGE_FAILURE
+      // Whoever comes next at this page asks anew.
+      this.#retryAt = this.#denied = undefined
+      return status
+    }
     this.#retryAt = failure.at
     this.#denied = undefined
     return this.#askFor(failure.at, write, tag)
