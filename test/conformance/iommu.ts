@@ -460,7 +460,7 @@ const faults: readonly Case[] = [
     'faults that nobody takes do no harm',
     s => {
       const domain = hosted(s)
-      for (let i = 0; i < 1000; i++) s.read(0, at(i + 2))
+      for (let i = 0; i < 300; i++) s.read(0, at(i + 2))
       s.machine.settle()
       domain.map(1, s.page(1), 1, RW)
       expect(s.read(0, at(1))).toBe(1)

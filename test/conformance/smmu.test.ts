@@ -1,6 +1,7 @@
 // SMMUv3 with its driver as a subject of the conformance suites: with two stages, and with stage 1 only.
 import { describe } from 'vitest'
 import { runConformance } from './iommu.js'
+import { runRequester } from './requester.js'
 import { smmu } from './subject.js'
 
 describe('SMMUv3', () => runConformance({ create: options => smmu(options) }))
@@ -16,3 +17,5 @@ describe('SMMUv3 without stage 2', () =>
       },
     },
   }))
+
+describe('requesters below SMMUv3', () => runRequester(smmu))

@@ -146,7 +146,7 @@ function subject(
   return self
 }
 
-const RAM = 32 * 2 ** 20
+const RAM = 8 * 2 ** 20
 const NO_GUEST: GuestOf = () => {
   throw new Error('this subject does not nest')
 }
