@@ -2,11 +2,13 @@
  * A function's way to memory: who may issue what (Bus Master Enable up the tree, PASID enables), pieces of
  * one page, translation by the unit above or by the function's own cache, and the copy itself.
  * The hot path of the project: nothing here allocates, or touches a bigint, per page.
- * Next: device-model.ts (what a device sees of it), upstream.ts (who translates).
+ * Next: device-model.ts (what a device sees of it), upstream.ts (who translates), ats-requester.ts (the cache),
+ * transfer-memo.ts (transfers that need not ask again).
  */
 import { joinNumber } from '../base/addr.js'
 import type { TraceEvents, TracePoint } from '../base/trace.js'
 import type { RamRegion } from '../mem/ram.js'
+import { AtsRequester } from './ats-requester.js'
 import type { DmaFailureReason, DmaTag } from './dma.js'
 import type { AtsCapability } from './extended/ats.js'
 import type { PasidCapability } from './extended/pasid.js'
@@ -16,14 +18,13 @@ import {
   AT,
   COMPLETION,
   type CompletionStatus,
-  MESSAGE_BASE,
-  MESSAGE_SIZE,
+  crossesMessages,
+  isMessage,
   MemoryRequest,
   NO_PASID,
   Translation,
 } from './request.js'
 import { memoTag, TransferMemo } from './transfer-memo.js'
-import type { UpstreamTranslator } from './upstream.js'
 
 const NO_TAG: DmaTag = {}
 
@@ -39,6 +40,7 @@ export class BusMaster {
   readonly #node: PciNode
   readonly #fabric: Fabric
   readonly #ats: AtsCapability | undefined
+  readonly #requester: AtsRequester | undefined
   readonly #pasid: PasidCapability | undefined
   readonly #request = new MemoryRequest()
   readonly #answer = new Translation()
@@ -51,9 +53,6 @@ export class BusMaster {
   #tag = 0
   /** The function's translation cache is in use; as of that epoch. */
   #cached = false
-  /** Physical range that translated requests of the transfer under way may pass to. */
-  #passFrom = 0
-  #passTo = 0
   readonly #copies: RamCopy
   readonly #memo: TransferMemo
 
@@ -62,6 +61,7 @@ export class BusMaster {
     this.#fabric = node.fabric
     this.#copies = node.fabric.copies
     this.#ats = ats
+    this.#requester = ats && new AtsRequester(ats, this.#request, this.#answer)
     this.#pasid = pasid
     this.#trace = node.fabric.trace.point('dma')
     this.#memo = new TransferMemo(node.fabric, ats?.cache)
@@ -106,7 +106,7 @@ export class BusMaster {
     r.lo = lo
     r.length = 1
     if (!this.#ats?.enabled || !translator) return this.#fail('refused', COMPLETION.UR, 0)
-    return this.#ask(translator) >= 0
+    return this.#requester!.prefetch(translator) || this.#withheld(0)
   }
 
   /** Whether the last admission holds: same tag, and no configuration register changed since. */
@@ -174,9 +174,9 @@ export class BusMaster {
     r.lo = lo
     r.length = length
     if (length === 0) return true
-    this.#passTo = 0
+    this.#requester?.begin()
     if (!this.#cached) translator!.translate(r, answer)
-    else if (!this.#throughCache(translator!, length)) return false
+    else if (!this.#requester!.translate(translator!, length)) return this.#withheld(0)
     if (answer.status !== COMPLETION.SC) return this.#denied(answer.status, 0)
     const output = answer.output
     const region = memory.ramAt(output)
@@ -200,7 +200,7 @@ export class BusMaster {
     const tracing = this.#trace.on
     const { pasid, execute, privileged } = r
     const prefixed = pasid >= 0
-    this.#passTo = 0
+    this.#requester?.begin()
     r.write = write
     r.at = AT.UNTRANSLATED
     let hi = startHi
@@ -226,10 +226,9 @@ export class BusMaster {
         if (hi >>> 20 === 0) output = joinNumber(hi, lo)
       } else {
         if (!cached) translator.translate(r, answer)
-        else if (!this.#throughCache(translator, length - done)) {
+        else if (!this.#requester!.translate(translator, length - done)) {
           if (run) this.#copies.copy(write, run, runEnd, bytes, runFrom, done)
-          this.failedDone = done
-          return false
+          return this.#withheld(done)
         }
         if (answer.status !== COMPLETION.SC) {
           if (run) this.#copies.copy(write, run, runEnd, bytes, runFrom, done)
@@ -330,7 +329,7 @@ export class BusMaster {
     privileged: boolean,
   ): void {
     const r = this.#request
-    this.#passTo = 0
+    this.#requester?.begin()
     this.#admittedAt = -1
     r.hi = hi
     r.lo = lo
@@ -345,6 +344,12 @@ export class BusMaster {
     return this.#fail(status === COMPLETION.CA ? 'aborted' : 'refused', status, done)
   }
 
+  /** ATS gave no translation. */
+  #withheld(done: number): false {
+    const { reason, status } = this.#requester!
+    return this.#fail(reason, status, done)
+  }
+
   #fail(reason: DmaFailureReason, status: CompletionStatus, done: number): false {
     const r = this.#request
     this.failedReason = reason
@@ -356,130 +361,8 @@ export class BusMaster {
     return false
   }
 
-  /**
-   * Translates the piece by ATS and presents it as a translated request (PCIe 10.2). Makes the piece
-   * longer, up to `left` bytes, where the cache and the answer allow it.
-   */
-  #throughCache(translator: UpstreamTranslator, left: number): boolean {
-    const r = this.#request
-    const answer = this.#answer
-    const { cache } = this.#ats!
-    let slot = cache.lookup(r)
-    if (slot < 0 || !cache.permits(slot, r.write, r.execute)) {
-      slot = this.#ask(translator)
-      if (slot < 0) {
-        if (slot === REFUSED) return false
-        // The completion says U: this page takes untranslated requests only (PCIe 10.2.3.7).
-        r.at = AT.UNTRANSLATED
-        translator.translate(r, answer)
-        return true
-      }
-    }
-    const output = cache.output(slot, r.lo)
-    if (output >= this.#passFrom && output < this.#passTo) {
-      answer.status = COMPLETION.SC
-      answer.output = output
-      this.#lengthen(slot, output, left)
-      return true
-    }
-    const { hi, lo, pasid, execute, privileged } = r
-    r.at = AT.TRANSLATED
-    r.hi = (output * HIGH_HALF) | 0
-    r.lo = output | 0
-    // Translated requests carry no prefix unless Translated Requests with PASID is enabled, which no
-    // function here has (PCIe 6.20.2).
-    r.pasid = NO_PASID
-    r.execute = false
-    r.privileged = false
-    translator.translate(r, answer)
-    r.at = AT.UNTRANSLATED
-    r.hi = hi
-    r.lo = lo
-    r.pasid = pasid
-    r.execute = execute
-    r.privileged = privileged
-    if (left > r.length && answer.status === COMPLETION.SC && answer.pageBits > 12) {
-      this.#keepPass(output, answer.pageBits)
-      this.#lengthen(slot, output, left)
-    }
-    return true
-  }
-
-  #lengthen(slot: number, output: number, left: number): void {
-    const r = this.#request
-    const limit = Math.min(left, this.#passTo - output)
-    if (limit <= r.length) return
-    const span = this.#ats!.cache.span(slot, r, limit, r.write, r.execute)
-    if (r.pasid >= 0 || !crossesMessages(r.hi, r.lo, span)) r.length = span
-  }
-
-  /** One answer to a translated request lets the rest of its page pass, for this transfer only. */
-  #keepPass(output: number, pageBits: number): void {
-    const size = 1 << Math.min(pageBits, 30)
-    const from = output - (output & (size - 1))
-    const touchesMessages = from < MESSAGE_BASE + MESSAGE_SIZE && from + size > MESSAGE_BASE
-    if (touchesMessages) return
-    this.#passFrom = from
-    this.#passTo = from + size
-  }
-
-  /** One translation request: a cache slot, `REFUSED` with the failure recorded, or `UNTRANSLATED_ONLY`. */
-  #ask(translator: UpstreamTranslator): number {
-    const r = this.#request
-    const answer = this.#answer
-    const { lo, length } = r
-    const { unitBits, cache } = this.#ats!
-    r.at = AT.TRANSLATION_REQUEST
-    r.noWrite = !r.write
-    r.lo = unitBits > 31 ? 0 : lo & (-1 << unitBits)
-    answer.execute = false
-    answer.untranslatedOnly = false
-    translator.translateAts(r, answer)
-    r.at = AT.UNTRANSLATED
-    const asked = r.lo
-    r.lo = lo
-    r.length = length
-    if (answer.status !== COMPLETION.SC)
-      return this.#refuse(answer.status === COMPLETION.CA ? 'aborted' : 'refused', answer.status)
-    if (!answer.read && !answer.write) return this.#refuse('not-present', COMPLETION.SC)
-    if (answer.untranslatedOnly) return UNTRANSLATED_ONLY
-    // A completion smaller than the granule the function was told of is malformed (PCIe 10.2.3.2).
-    if (answer.pageBits < unitBits && ((lo ^ asked) & (-1 << answer.pageBits)) !== 0)
-      return this.#refuse('aborted', COMPLETION.CA)
-    r.lo = asked
-    const slot = cache.insert(
-      r,
-      answer.output,
-      answer.pageBits,
-      answer.read,
-      answer.write,
-      answer.execute,
-    )
-    r.lo = lo
-    if (!cache.permits(slot, r.write, r.execute))
-      return this.#refuse('no-permission', COMPLETION.SC)
-    return slot
-  }
-
-  #refuse(reason: DmaFailureReason, status: CompletionStatus): number {
-    this.#fail(reason, status, 0)
-    return REFUSED
-  }
-
   #traced(output: number, failure: DmaFailureReason | undefined): void {
     const { requester, pasid, hi, lo, length, write, at } = this.#request
     this.#trace.emit({ requester, pasid, hi, lo, length, write, at, output, failure })
   }
 }
-
-/** Whether an address without prefix falls into the message range. */
-const isMessage = (hi: number, lo: number) => hi === 0 && lo >>> 20 === MESSAGE_BASE >>> 20
-
-/** Whether a range that starts below the message range reaches into it. */
-const crossesMessages = (hi: number, lo: number, length: number) =>
-  hi === 0 && lo >>> 0 < MESSAGE_BASE && (lo >>> 0) + length > MESSAGE_BASE
-
-/** Moves bits 63:32 down. */
-const HIGH_HALF = 2 ** -32
-const REFUSED = -1
-const UNTRANSLATED_ONLY = -2

@@ -38,6 +38,12 @@ export type PrgResponseCode = (typeof PRG_RESPONSE)[keyof typeof PRG_RESPONSE]
 export const MESSAGE_BASE = 0xfee0_0000
 /** Size in bytes of the message range. */
 export const MESSAGE_SIZE = 0x10_0000
+/** Whether an address without prefix falls into the message range. */
+export const isMessage = (hi: number, lo: number): boolean =>
+  hi === 0 && lo >>> 20 === MESSAGE_BASE >>> 20
+/** Whether a range that starts below the message range reaches into it. */
+export const crossesMessages = (hi: number, lo: number, length: number): boolean =>
+  hi === 0 && lo >>> 0 < MESSAGE_BASE && (lo >>> 0) + length > MESSAGE_BASE
 
 /**
  * One memory request, or one piece of it, as a translator sees it. A requester keeps one and rewrites
