@@ -41,6 +41,11 @@ export class DmaMapping {
   }
 }
 
+/** Hears of a mapping that is about to go. */
+export interface UnmapListener {
+  unmapping(iovaPage: number, pages: number): void
+}
+
 /** The mappings of one container. */
 export class DmaMappings {
   /** Mappings that may still be made (dma_entry_limit). */
@@ -50,6 +55,8 @@ export class DmaMappings {
   readonly #domains: Domain[] = []
   readonly #mapTrace: TracePoint<TraceEvents['vfio.map']>
   readonly #unmapTrace: TracePoint<TraceEvents['vfio.unmap']>
+  /** Software that holds pages of the mappings. */
+  readonly listeners = new Set<UnmapListener>()
   #spare: DmaMapping | undefined = undefined
   #suspended = 0
 
@@ -61,6 +68,11 @@ export class DmaMappings {
 
   get size(): number {
     return this.#entries.size
+  }
+
+  /** Whether an IOMMU has the mappings, which are pinned then. */
+  get translated(): boolean {
+    return this.#domains.length > 0
   }
 
   /** Mappings without virtual addresses. */
@@ -133,6 +145,7 @@ export class DmaMappings {
       const m = cursor.value
       if (keepFirst && m.iovaPage < page) break
       if (only !== undefined && m.memory !== only) break
+      if (this.listeners.size > 0) this.#announce(m)
       this.#entries.remove(m.iovaPage)
       this.#unmapFrom(m)
       total += m.pages
@@ -283,6 +296,10 @@ export class DmaMappings {
       domain.map(at, more[i]!, more[i + 1]!, m.prot)
       at += more[i + 1]!
     }
+  }
+
+  #announce(m: DmaMapping): void {
+    for (const listener of this.listeners) listener.unmapping(m.iovaPage, m.pages)
   }
 
   #unmapFrom(m: DmaMapping): void {

@@ -1,6 +1,6 @@
 // Mediated devices: devices that software makes, each in a group of its own. Without a backing function they reach a
 // user's memory through the container's mappings and have no IOMMU; with one, the group's domain is put under a PASID
-// of the function that the host chose. vSVA v7 patch 12; drivers/vfio/mdev of 5.9. Interrupts and pinning: left out.
+// of the function that the host chose. vSVA v7 patch 12; drivers/vfio/mdev of 5.9. Interrupts: left out. Pages held: mdev-pins.ts.
 import { hex } from '../base/addr.js'
 import { ErrnoError } from '../base/errno.js'
 import { IOMMU_READ, IOMMU_WRITE } from '../iommu/domain.js'
@@ -8,6 +8,7 @@ import type { OpenFile } from '../sys/open-file.js'
 import type { Process } from '../sys/process.js'
 import type { DmaMappings } from './dma.js'
 import type { IoctlTrace } from './ioctl-trace.js'
+import { MdevPins } from './mdev-pins.js'
 import { regionIndex, regionOffset } from './regions.js'
 import {
   VFIO_DEVICE_FLAGS_PCI,
@@ -44,6 +45,8 @@ export interface MdevModel {
   /** Regions by VFIO index, 0 to 8. */
   readonly regions: Readonly<Record<number, MdevRegion>>
   reset(): void
+  /** A range is about to be unmapped of which pages are held: time to unpin them. */
+  unmapping?(iova: bigint, size: bigint): void
 }
 
 /** How a mediated device is made. */
@@ -64,8 +67,8 @@ export class Mdev {
   readonly model: MdevModel
   /** PASID of the backing function under which its requests travel; undefined while no container has the group. */
   pasid: number | undefined = undefined
-  /** The container's mappings, for a device that only software makes. Set by type1.ts. */
-  mappings: DmaMappings | undefined = undefined
+  #mappings: DmaMappings | undefined = undefined
+  #pins: MdevPins | undefined = undefined
   #backing: number | undefined
 
   constructor({ name, backing, model }: MdevOptions, group: number) {
@@ -73,6 +76,34 @@ export class Mdev {
     this.group = group
     this.#backing = backing
     this.model = model ?? scratch()
+  }
+
+  /** A container took the group in. For type1.ts. */
+  join(mappings: DmaMappings): void {
+    this.#mappings = mappings
+    this.#pins = new MdevPins(mappings, (iova, size) => this.model.unmapping?.(iova, size))
+  }
+
+  /** And let it go. */
+  leave(): void {
+    this.#pins?.close()
+    this.#mappings = this.#pins = undefined
+  }
+
+  /** Pages of the user that are held. */
+  get pinned(): number {
+    return this.#pins?.size ?? 0
+  }
+
+  /** Holds a page of the user and returns its host page. EINVAL no container, or not mapped so; EFAULT; ENOMEM. */
+  pin(iovaPage: number, write: boolean): number {
+    if (this.#pins === undefined)
+      throw new ErrnoError('EINVAL', 'vfio_pin_pages: no container', 'pin')
+    return this.#pins.pin(iovaPage, write)
+  }
+
+  unpin(iovaPage: number): void {
+    this.#pins?.unpin(iovaPage)
   }
 
   get backing(): number | undefined {
@@ -104,7 +135,7 @@ export class Mdev {
       const page = Number(at >> 12n)
       const offset = Number(at & 4095n)
       const n = Math.min(4096 - offset, bytes.length - done)
-      const m = this.mappings?.find(page)
+      const m = this.#mappings?.find(page)
       if (m === undefined || m.suspended || !(m.prot & access)) return false
       const vaddr = (m.vaddrPage + page - m.iovaPage) * 4096 + offset
       const part = bytes.subarray(done, done + n)

@@ -199,7 +199,7 @@ export class Type1 implements DmaLimits, InfoSource {
     caller.kernel.failures.step('a group on a domain')
     const { mdev } = group
     if (mdev !== undefined && mdev.backing === undefined) {
-      mdev.mappings = this.mappings
+      mdev.join(this.mappings)
       this.#software.add(group)
       return
     }
@@ -234,6 +234,7 @@ export class Type1 implements DmaLimits, InfoSource {
       if (shared) shared.groups.push({ group, devices })
       else this.#attached.push({ driver, domain, groups: [{ group, devices }] })
       if (nested) this.#stage1.group = nested
+      mdev?.join(this.mappings)
       this.#recompute()
     } catch (error) {
       for (const step of undo.reverse()) step()
@@ -250,6 +251,7 @@ export class Type1 implements DmaLimits, InfoSource {
     const joined = attached.groups.find(g => g.group.id === id)!
     const nested = this.#stage1.group
     if (nested) this.#stage1.unbindAll(nested)
+    joined.group.mdev?.leave()
     for (const bdf of joined.devices) leave(attached.domain, bdf, joined.group.mdev)
     attached.groups.splice(attached.groups.indexOf(joined), 1)
     if (attached.groups.length > 0) return
@@ -264,7 +266,7 @@ export class Type1 implements DmaLimits, InfoSource {
   }
 
   #dismiss(group: AttachableGroup): void {
-    group.mdev!.mappings = undefined
+    group.mdev!.leave()
     this.#software.delete(group)
   }
 

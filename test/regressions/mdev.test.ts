@@ -1,6 +1,7 @@
 // E09, E10, E84, E101, E102: mediated devices, with and without a backing function, and devices that are not PCI.
 import { describe, expect, it } from 'vitest'
 import {
+  VFIO_DMA_MAP_FLAG_READ as READ,
   VFIO_CHECK_EXTENSION,
   VFIO_DEVICE_GET_INFO,
   VFIO_DEVICE_RESET,
@@ -61,6 +62,36 @@ describe('a software mdev', () => {
     expect(mdev.read(0x10_0ffen, into)).toBe(true)
     c.unset()
     expect(mdev.read(0x10_0ffen, into)).toBe(false)
+  })
+  it('accounts the pages it pins, and lets go of them before an unmap', () => {
+    const b = bench()
+    const p = b.process({ memlock: 2 * 4096 })
+    const told: bigint[] = []
+    const mdev = b.machine.vfio.createMdev({
+      name: 'pins',
+      model: { regions: {}, reset() {}, unmapping: (iova, size) => void told.push(iova, size) },
+    })
+    const c = p.container(V2, mdev.group)
+    const memory = p.memory(0x4000)
+    c.map(0x10_0000n, memory.vaddr, 0x3000, READ)
+    const { process } = p.sys
+    expect(process.memory.lockedPages).toBe(0)
+    const hpa = mdev.pin(0x100, false)
+    expect(mdev.pin(0x100, false)).toBe(hpa)
+    mdev.pin(0x101, false)
+    expect([process.memory.lockedPages, b.holdings().pins]).toEqual([2, 2])
+    expect(() => mdev.pin(0x102, false)).toRefuse('ENOMEM')
+    expect(() => mdev.pin(0x100, true)).toRefuse('EINVAL')
+    expect(() => mdev.pin(0x200, false)).toRefuse('EINVAL')
+    mdev.unpin(0x100)
+    expect(mdev.pinned).toBe(2)
+    mdev.unpin(0x100)
+    expect(() => mdev.pin(0x102, false)).toSucceed()
+    expect(() => c.unmap(0x10_0000n, 0x3000)).toSucceed(0x3000n)
+    expect(told).toEqual([0x10_0000n, 0x3000n])
+    expect([mdev.pinned, process.memory.lockedPages, b.holdings().pins]).toEqual([0, 0, 0])
+    c.unset()
+    expect(() => mdev.pin(0x100, false)).toRefuse('EINVAL')
   })
   it.each([
     ['L512', 1],
