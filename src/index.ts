@@ -20,8 +20,10 @@ export {
   createMachine,
   type DevicePlace,
   type Holdings,
+  type IommuUnit,
   type Machine,
   type MachineDescription,
+  type SmmuMachineDescription,
 } from './machine.js'
 export { dmaCopy } from './pci/devices/dma-copy.js'
 export { svaEngine } from './pci/devices/sva-engine.js'

@@ -58,7 +58,7 @@ const WITH_ADDRESS: readonly string[] = ['request', 'translated', 'walk', 'fault
 type QueueName = 'EVENTQ' | 'PRIQ'
 
 /** One such queue from the driver's end: a page of records at most. */
-class InputQueue {
+export class RecordQueue {
   readonly #registers: SmmuRegisters
   readonly #memory: AddressSpace
   readonly #frames: FrameAllocator
@@ -144,10 +144,10 @@ export function eventQueue(
   clock: VirtualClock,
   mostBits: number,
   owner: EventOwner,
-): InputQueue {
+): RecordQueue {
   const record = new Uint8Array(EVENT_SIZE)
   const r = FAULT_RECORD.at(record)
-  return new InputQueue(
+  return new RecordQueue(
     registers,
     memory,
     frames,
@@ -201,9 +201,9 @@ export function priQueue(
   clock: VirtualClock,
   mostBits: number,
   owner: EventOwner,
-): InputQueue {
+): RecordQueue {
   const d = PRI_RECORD.create()
-  return new InputQueue(
+  return new RecordQueue(
     registers,
     memory,
     frames,
@@ -227,9 +227,6 @@ export function priQueue(
     },
   )
 }
-
-/** A queue as the driver holds it. */
-export type DriverQueue = InputQueue
 
 function request(of: {
   readonly flags: number

@@ -23,19 +23,18 @@ import {
   IOMMU_PAGE_RESP_SUCCESS,
   type IommuFault,
 } from '../uapi.js'
-import { CD } from './cd.js'
 import { PRI_RESP } from './commands.js'
-import { readCapabilities, type SmmuCapabilities, stallsByChoice } from './driver-capabilities.js'
+import { readCapabilities, type SmmuCapabilities } from './driver-capabilities.js'
 import { SmmuCommands } from './driver-commands.js'
 import { SmmuDevice } from './driver-device.js'
 import { type DomainUnit, SmmuDomain } from './driver-domain.js'
-import { type DriverQueue, type EventOwner, eventQueue, priQueue } from './driver-events.js'
+import { contextDescriptor, streamEntry } from './driver-entries.js'
+import { type EventOwner, eventQueue, priQueue, type RecordQueue } from './driver-events.js'
 import { CommandQueue } from './driver-queue.js'
 import { SmmuRegisters } from './driver-registers.js'
 import { stageTables } from './driver-stages.js'
 import { StreamTable } from './driver-streams.js'
 import { STALL_MODEL } from './registers.js'
-import { EATS, STE, STE_CONFIG } from './ste.js'
 
 /** What the driver did, for the trace. */
 export interface SmmuDriverEvent {
@@ -102,8 +101,8 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
   #queue: CommandQueue | undefined
   #commands: SmmuCommands | undefined
   #streams: StreamTable | undefined
-  #events: DriverQueue | undefined
-  #pages: DriverQueue | undefined
+  #events: RecordQueue | undefined
+  #pages: RecordQueue | undefined
   #asids = new IdAllocator(1, 1)
   #vmids = new IdAllocator(1, 1)
   #sink: FaultSink | undefined
@@ -290,7 +289,7 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
     const streams = this.#streams!
     streams.invalidate(device.bdf)
     this.commands.stream(device.bdf, false)
-    streams.set(device.bdf, this.#entry(device))
+    streams.set(device.bdf, streamEntry(this.capabilities, device))
     this.commands.stream(device.bdf, false)
   }
 
@@ -357,66 +356,11 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
 
   // ---- inside ----
 
-  #entry(device: SmmuDevice): { readonly words: Uint32Array } {
-    const caps = this.capabilities
-    const { domain } = device
-    const { stage } = domain.guestTables
-    const ste = STE.create({
-      V: true,
-      SHCFG: 1,
-      EATS: device.atsOn ? EATS.FULL : EATS.NONE,
-      S1STALLD: caps.stage1 !== undefined && stallsByChoice(caps) && !device.mayStall,
-    })
-    if (domain.stage === 1) {
-      ste.Config = STE_CONFIG.S1
-      ste.S1ContextPtr = domain.context
-      return ste
-    }
-    ste.Config = stage === 'abort' ? STE_CONFIG.ABORT : STE_CONFIG.S2
-    ste.S2VMID = domain.id
-    ste.S2T0SZ = 64 - domain.addrWidth
-    ste.S2SL0 = caps.stage2!.startLevel
-    ste.S2SH0 = 3
-    ste.S2OR0 = 1
-    ste.S2IR0 = 1
-    ste.S2PS = caps.outputSize
-    ste.S2AA64 = true
-    ste.S2AFFD = true
-    ste.S2R = true
-    ste.S2S = caps.stallModel === STALL_MODEL.STALL
-    ste.S2TTB = domain.root
-    if (typeof stage === 'object') {
-      ste.Config = STE_CONFIG.NESTED
-      ste.S1ContextPtr = stage.pointer
-      ste.S1Fmt = stage.format
-      ste.S1CDMax = stage.contextBits
-      ste.S1DSS = stage.dss
-    }
-    return ste
-  }
-
   /** The context descriptor of a stage 1 domain. ENOMEM. */
   #context(asid: number, table: StageTables): number {
     const { frames } = this.#options
     const at = frames.alloc()
-    const cd = CD.create({
-      V: true,
-      AA64: true,
-      T0SZ: 64 - table.width,
-      EPD1: true,
-      SH0: 3,
-      OR0: 1,
-      IR0: 1,
-      IPS: this.capabilities.outputSize,
-      TTB0: table.root,
-      ASID: asid,
-      ASET: true,
-      AFFD: true,
-      R: true,
-      A: true,
-      S: this.capabilities.stallModel === STALL_MODEL.STALL,
-    })
-    frames.space.write(at, cd.bytes)
+    frames.space.write(at, contextDescriptor(this.capabilities, asid, table).bytes)
     return at
   }
 
