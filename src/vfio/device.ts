@@ -32,6 +32,7 @@ import {
 } from './regions.js'
 import { resetPreserving } from './reset.js'
 import {
+  VFIO_DEVICE_BIND_IOMMUFD,
   VFIO_DEVICE_FEATURE,
   VFIO_DEVICE_FLAGS_PCI,
   VFIO_DEVICE_FLAGS_RESET,
@@ -168,6 +169,9 @@ export class VfioPciDevice {
       case VFIO_DEVICE_FEATURE:
         return deviceFeature(this.#env.rules, this.#env.core.config, this.bdf, arg, caller)
       default:
+        // Device files answer this themselves: only a group's descriptor asks here.
+        if (cmd === VFIO_DEVICE_BIND_IOMMUFD && this.#env.rules.iommufd)
+          throw new ErrnoError('EINVAL', 'VFIO_DEVICE_BIND_IOMMUFD: the group gave the device out')
         throw new ErrnoError('ENOTTY', `vfio-pci knows no ioctl ${hex(cmd)}`)
     }
   }
