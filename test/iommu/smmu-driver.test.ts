@@ -378,3 +378,86 @@ describe('interrupts of devices', () => {
     expect(codeOf(() => domain.map(0xfee10, 0x300, 1, RW))).toBe('EEXIST')
   })
 })
+
+describe('when memory runs out', () => {
+  /** Takes every frame but `left`; answers what gives them back. */
+  const exhaust = (b: SmmuBench, left: number) => {
+    const taken: number[] = []
+    try {
+      for (;;) taken.push(b.frames.alloc())
+    } catch {
+      for (let i = 0; i < left; i++) b.frames.free(taken.pop()!)
+    }
+    return () => {
+      for (const f of taken) b.frames.free(f)
+    }
+  }
+
+  it.each([{}, { stage2: false }])('a domain that cannot be made leaves nothing: %o', smmu => {
+    const b = smmuBench({ smmu })
+    const before = b.frames.used
+    for (let left = 0; left < 12; left++) {
+      const restore = exhaust(b, left)
+      const used = b.frames.used
+      let domain: ReturnType<typeof b.core.domainAlloc> | undefined
+      expect(['ok', 'ENOMEM']).toContain(codeOf(() => (domain = b.core.domainAlloc(bdfOf(0)))))
+      if (domain === undefined) expect(b.frames.used, `${left} frames`).toBe(used)
+      domain?.free()
+      restore()
+      expect(b.frames.used, `${left} frames`).toBe(before)
+    }
+    const domain = b.core.domainAlloc(bdfOf(0))
+    domain.attach(bdfOf(0))
+    domain.map(1, b.page(5), 1, RW)
+    expect(b.read(0, 0x1000n)).toBe(5)
+  })
+
+  it('a device that cannot be attached stays out, with its services off', () => {
+    const b = smmuBench({ devices: [{ ats: true }] })
+    const domain = b.core.domainAlloc(bdfOf(0))
+    const restore = exhaust(b, 3)
+    expect(codeOf(() => domain.attach(bdfOf(0)))).toBe('ENOMEM')
+    expect(b.config.read(bdfOf(0), b.config.extended(bdfOf(0), 0x0f) + 6, 2)).toBe(0)
+    restore()
+    domain.attach(bdfOf(0))
+    domain.map(1, b.page(5), 1, RW)
+    expect(b.read(0, 0x1000n)).toBe(5)
+  })
+
+  it('ids run out with ENOSPC, and come back', () => {
+    const b = smmuBench({ smmu: { vmid16: false } })
+    const domains = Array.from({ length: 255 }, () => b.core.domainAlloc(bdfOf(0)))
+    expect(codeOf(() => b.core.domainAlloc(bdfOf(0)))).toBe('ENOSPC')
+    domains[7]!.free()
+    expect(codeOf(() => b.core.domainAlloc(bdfOf(0)))).toBe('ok')
+  })
+})
+
+describe('units that differ', () => {
+  it.each([
+    ['stall only', { stallModel: 2 as const }],
+    ['terminate only', { stallModel: 1 as const }],
+    ['no substreams', { substreamIdBits: 0 }],
+    ['8-bit ids', { asid16: false, vmid16: false }],
+    ['no EL2', { hyp: false }],
+    ['no ATS', { ats: false, pri: false }],
+    ['one bus of streams', { streamIdBits: 9 }],
+    ['48-bit inputs', { virtualAddressBits: 48 as const }],
+  ])('serve a domain: %s', (_, smmu) => {
+    const b = smmuBench({ devices: [{ ats: true, pri: true }], smmu })
+    const domain = b.core.domainAlloc(bdfOf(0))
+    domain.attach(bdfOf(0))
+    domain.map(1, b.page(5), 1, RW)
+    expect(b.read(0, 0x1000n)).toBe(5)
+    domain.unmap(1, 1)
+    domain.flush()
+    expect(b.read(0, 0x1000n)).not.toBe(5)
+    domain.detach(bdfOf(0))
+    domain.free()
+  })
+
+  it('a function beyond the streams of the unit is none of its', () => {
+    const b = smmuBench({ devices: [{}, {}], smmu: { streamIdBits: 9 } })
+    expect(codeOf(() => b.core.domainAlloc(bdfOf(1)).attach(bdfOf(1)))).toBe('ENODEV')
+  })
+})

@@ -48,6 +48,7 @@ export class SmmuDomain implements Domain {
   readonly #unit: DomainUnit
   readonly #table: StageTables
   readonly #devices = new Map<number, SmmuDevice>()
+  #ats = 0
   // Pages unmapped since the last flush, as one range; first > last when there are none.
   #first = Number.POSITIVE_INFINITY
   #last = -1
@@ -109,12 +110,15 @@ export class SmmuDomain implements Domain {
   }
 
   attach(bdf: number): void {
-    this.#devices.set(bdf, this.#unit.attach(this, bdf))
+    const device = this.#unit.attach(this, bdf)
+    this.#devices.set(bdf, device)
+    if (device.atsOn) this.#ats++
   }
 
   detach(bdf: number): void {
     const device = this.#devices.get(bdf)
     if (device === undefined) return
+    if (device.atsOn) this.#ats--
     this.#unit.detach(device)
     this.#devices.delete(bdf)
   }
@@ -144,7 +148,7 @@ export class SmmuDomain implements Domain {
       // Nested translations are cached by the guest's addresses: only all of them cover a range.
       if (this.guestTables.translates) commands.stage1(this.id)
     }
-    this.#flushDevices(commands, first, pages)
+    if (this.#ats > 0) this.#flushDevices(commands, first, pages)
     commands.complete()
     this.#first = Number.POSITIVE_INFINITY
     this.#last = -1
@@ -195,11 +199,9 @@ export class SmmuDomain implements Domain {
   }
 
   #flushDevices(commands: SmmuCommands, first: number, pages: number): void {
-    let fenced = false
+    commands.fence()
     for (const device of this.#devices.values()) {
       if (!device.atsOn) continue
-      if (!fenced) commands.fence()
-      fenced = true
       if (this.guestTables.translates) commands.deviceTlbAll(device)
       else {
         const size = sizeOf(first, first + pages - 1)
