@@ -24,6 +24,8 @@ export interface CampaignOptions {
   readonly shard: readonly [number, number]
   /** The campaign ends after this many failures. */
   readonly failures: number
+  /** Told of every failure as it is found. */
+  readonly failed?: (failure: CampaignFailure) => void
   /** Told after every case. */
   readonly progress?: (soFar: Progress) => void
   /** Milliseconds now, from anywhere. */
@@ -87,8 +89,10 @@ export function campaign(subject: Subject, options: CampaignOptions): CampaignRe
     const result = subject.run(seed)
     steps += result.steps
     done++
-    if (result.failure) failures.push(result.failure)
-    else if (block.count++ === 0) block.first = seed
+    if (result.failure) {
+      failures.push(result.failure)
+      options.failed?.(result.failure)
+    } else if (block.count++ === 0) block.first = seed
     if (block.count === BLOCK || done === seeds.length) endBlock(seed)
     options.progress?.({
       done,

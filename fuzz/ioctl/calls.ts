@@ -5,6 +5,7 @@
 import * as kvm from '../../src/cpu/kvm/uapi.js'
 import * as u from '../../src/uapi.js'
 import type { VfioProfile } from '../../src/vfio/index.js'
+import { vfioIo } from '../../src/vfio/uapi/common.js'
 
 /** Kinds of descriptors. */
 export type Kind = 'container' | 'group' | 'device' | 'kvm' | 'vm' | 'vcpu'
@@ -87,27 +88,58 @@ const CONTAINER: readonly Call[] = [
     'EFAULT EINVAL EACCES',
     () => new Uint8Array(Uint32Array.of(8, 1).buffer),
   ),
-  call(
-    'PASID_REQUEST ALLOC',
-    u.VFIO_IOMMU_PASID_REQUEST,
-    'EFAULT EINVAL EOPNOTSUPP ENOSPC ENOMEM',
-    () => pasids(1),
+]
+
+const PASIDS = 'EFAULT EINVAL EOPNOTSUPP ENOSPC ENOMEM'
+const BIND = 'EFAULT EINVAL EOPNOTSUPP ENODEV ENOTSUPP ENOENT EACCES EPERM EBUSY ENOMEM'
+
+const pasidRequests: readonly Call[] = [
+  call('PASID_REQUEST ALLOC', u.VFIO_IOMMU_PASID_REQUEST, PASIDS, () => pasids(1)),
+  call('PASID_REQUEST FREE', u.VFIO_IOMMU_PASID_REQUEST, PASIDS, () => pasids(2)),
+]
+const nestingOps = (number: number): Call[] =>
+  [bind(), bind(), invalidation()].map((payload, op) =>
+    call(`NESTING_OP ${op}`, number, BIND, () => nesting(op, payload)),
+  )
+
+/** A guest's whole PASID table; VT-d takes none (ENODEV). */
+const wholeTable: readonly Call[] = [
+  call('SET_PASID_TABLE', vfioIo(18), 'EFAULT EINVAL ENODEV EBUSY ENOMEM', () => {
+    const config = u.iommu_pasid_table_config({
+      version: 1,
+      base_ptr: 0n,
+      format: 1,
+      pasid_bits: 5,
+      config: 1,
+    })
+    return words(1, config.bytes)
+  }),
+  call('SET_PASID_TABLE UNSET', vfioIo(18), 'EFAULT EINVAL ENODEV', () =>
+    words(2, new Uint8Array(32)),
   ),
-  call(
-    'PASID_REQUEST FREE',
-    u.VFIO_IOMMU_PASID_REQUEST,
-    'EFAULT EINVAL EOPNOTSUPP ENOSPC ENOMEM',
-    () => pasids(2),
+  call('CACHE_INVALIDATE', vfioIo(19), 'EFAULT EINVAL ENODEV ENOENT EACCES', () =>
+    words(0, invalidation().bytes),
   ),
-  ...[bind(), bind(), invalidation()].map((payload, op) =>
-    call(
-      `NESTING_OP ${op}`,
-      u.VFIO_IOMMU_NESTING_OP,
-      'EFAULT EINVAL EOPNOTSUPP ENODEV ENOTSUPP ENOENT EACCES EBUSY ENOMEM',
-      () => nesting(op, payload),
-    ),
+  call('SET_MSI_BINDING', vfioIo(20), 'EFAULT EINVAL ENODEV EBUSY EEXIST ENOMEM', () =>
+    words(1, new Uint8Array(BigUint64Array.of(0x1000n, 0x2000n, 0x1000n).buffer)),
   ),
 ]
+
+/** A structure of argsz, flags and more. */
+function words(flags: number, more: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(8 + more.length)
+  new Uint32Array(bytes.buffer, 0, 2).set([bytes.length, flags])
+  bytes.set(more, 8)
+  return bytes
+}
+
+/** Container calls that a revision has beyond the stock ones. */
+const BEYOND: Readonly<Partial<Record<VfioProfile, readonly Call[]>>> = {
+  V7R: [...pasidRequests, ...nestingOps(vfioIo(19))],
+  V7: [...pasidRequests, ...nestingOps(vfioIo(19))],
+  V8: nestingOps(vfioIo(18)),
+  N13: wholeTable,
+}
 
 const GROUP: readonly Call[] = [
   call('GET_STATUS', u.VFIO_GROUP_GET_STATUS, 'EFAULT EINVAL', () => u.vfio_group_status()),
@@ -237,7 +269,7 @@ const VCPU: readonly Call[] = [
   call('GET_TSC_KHZ', kvm.KVM_GET_TSC_KHZ, 'EIO'),
 ]
 
-/** The calls of each kind of descriptor under V7R, and what any other number is refused with. */
+/** The stock calls of each kind of descriptor, and what any other number is refused with. */
 const CALLS: Readonly<Record<Kind, { readonly calls: readonly Call[]; readonly unknown: string }>> =
   {
     // EINVAL: a container without IOMMU driver takes nothing else.
@@ -249,32 +281,24 @@ const CALLS: Readonly<Record<Kind, { readonly calls: readonly Call[]; readonly u
     vcpu: { calls: VCPU, unknown: 'EINVAL' },
   }
 
-/** Errnos that a revision adds to those of V7R, by call. */
+/** Errnos that a revision adds, by call. */
 const MORE: Readonly<Partial<Record<VfioProfile, Readonly<Record<string, string>>>>> = {
+  V8: { MAP_DMA: 'ENOENT' },
   L512: { MAP_DMA: 'ENOENT' },
   L72: { MAP_DMA: 'ENOENT EOVERFLOW', UNMAP_DMA: 'EOVERFLOW EBUSY', SET_CONTAINER: 'EBADFD' },
   N13: { MAP_DMA: 'ENOENT' },
 }
-/** Revisions with PASID_REQUEST and NESTING_OP; to the others these numbers mean nothing. */
-const SVA: readonly VfioProfile[] = ['V7R', 'V7']
-
 /** Calls by kind of descriptor in one revision. */
 export type Calls = typeof CALLS
 
 /** The calls of a revision. */
 export function callsOf(profile: VfioProfile): Calls {
   const more = MORE[profile] ?? {}
-  const calls = CONTAINER.concat(GROUP).map(c => ({
-    ...c,
-    errnos: `${c.errnos} ${more[c.name] ?? ''}`,
-  }))
-  const sva = (c: Call) => c.name.startsWith('PASID') || c.name.startsWith('NESTING')
-  const container = calls
-    .slice(0, CONTAINER.length)
-    .map(c => (sva(c) && !SVA.includes(profile) ? { ...c, errnos: CALLS.container.unknown } : c))
+  const also = (calls: readonly Call[]) =>
+    calls.map(c => ({ ...c, errnos: `${c.errnos} ${more[c.name] ?? ''}` }))
   return {
     ...CALLS,
-    container: { ...CALLS.container, calls: container },
-    group: { ...CALLS.group, calls: calls.slice(CONTAINER.length) },
+    container: { ...CALLS.container, calls: [...also(CONTAINER), ...(BEYOND[profile] ?? [])] },
+    group: { ...CALLS.group, calls: also(GROUP) },
   }
 }

@@ -205,6 +205,9 @@ export function unbind(s: State, p: Pasid, d: Device): void {
 export function free(s: State, p: Pasid): void {
   if (p.bindings.size === 0) s.pasids.delete(p.id)
   else p.pending = true
+  // Its page requests are answered when the bindings go.
+  for (const d of p.bindings.keys())
+    for (const r of d.requests) if (r.pasid === p.id) r.disturbed = true
 }
 
 /** No cache remembers this PASID, or this page of it, in that container any more. */

@@ -33,10 +33,16 @@ describe('a campaign', () => {
   it('runs its seeds, counts steps and tells how far it is', () => {
     ran.length = 0
     const told: number[] = []
+    const failed: number[] = []
     const result = campaign(
       subject(103),
-      options({ shard: [2, 2], progress: p => told.push(p.done) }),
+      options({
+        shard: [2, 2],
+        progress: p => told.push(p.done),
+        failed: f => failed.push(f.seed),
+      }),
     )
+    expect(failed).toEqual([103])
     expect(ran).toEqual([101, 103, 105, 107, 109])
     expect(result).toMatchObject({ cases: 5, steps: 15, shard: '2/2' })
     expect(result.failures.map(f => f.seed)).toEqual([103])
