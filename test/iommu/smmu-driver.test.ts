@@ -344,6 +344,40 @@ describe('faults', () => {
   })
 })
 
+describe('interrupts of the unit', () => {
+  it.each([true, false])('bring faults and page requests to the handler: by message %s', msi => {
+    const b = smmuBench({ devices: [{}, { ats: true, pri: true }], smmu: { msi } })
+    let faults = 0
+    for (const n of [0, 1]) b.core.onFault(bdfOf(n), () => ++faults > 0)
+    b.core.domainAlloc(bdfOf(0)).attach(bdfOf(0))
+    b.read(0, 0x5000n)
+    b.clock.settle()
+    expect(faults).toBe(1)
+    b.core.domainAlloc(bdfOf(1)).attach(bdfOf(1))
+    const answers: number[] = []
+    b.ports[1]!.dma.pageRequest(0x5000n as never, {}, {}, code => answers.push(code))
+    b.clock.settle()
+    expect(answers).toEqual([1])
+  })
+
+  it('a queue that cannot be written is a global error, which is acknowledged', () => {
+    const b = smmuBench()
+    b.core.domainAlloc(bdfOf(0)).attach(bdfOf(0))
+    const { EVENTQ_BASE, GERROR, GERRORN } = b.unit.regs
+    const place = EVENTQ_BASE.ADDR
+    EVENTQ_BASE.ADDR = 0xf000_0000
+    b.read(0, 0x5000n)
+    b.clock.settle()
+    expect([GERROR.EVENTQ_ABT_ERR, GERRORN.EVENTQ_ABT_ERR]).toEqual([true, true])
+    EVENTQ_BASE.ADDR = place
+    let faults = 0
+    b.core.onFault(bdfOf(0), () => ++faults > 0)
+    b.read(0, 0x5000n)
+    b.clock.settle()
+    expect(faults).toBe(1)
+  })
+})
+
 describe('interrupts of devices', () => {
   it('arrive through the domain, from their owner only', () => {
     const b = smmuBench({ devices: [{}, {}] })

@@ -16,6 +16,7 @@ import {
   iommu_page_response,
   iommu_pasid_table_config,
   VFIO_CHECK_EXTENSION,
+  VFIO_DEVICE_GET_INFO,
   VFIO_DEVICE_SET_IRQS,
   VFIO_GROUP_GET_DEVICE_FD,
   VFIO_GROUP_SET_CONTAINER,
@@ -29,6 +30,7 @@ import {
   VFIO_SET_IOMMU,
   VFIO_TYPE1_NESTING_IOMMU,
   VFIO_TYPE1v2_IOMMU,
+  vfio_device_info,
   vfio_iommu_type1_cache_invalidate,
   vfio_iommu_type1_dma_map,
   vfio_iommu_type1_info,
@@ -267,6 +269,78 @@ describe('SVA through a whole table', () => {
     expect(invalidate(1, 2)).toBe(0)
     refused('EINVAL', () => invalidate(1, 0))
     refused('ENOENT', () => invalidate(1, 1))
+  })
+})
+
+describe('the fault regions', () => {
+  it('tell a refused request with PASID and address, and its interrupt comes', () => {
+    const s = setup(dmaCopy)
+    const g = guest(s)
+    g.set()
+    const fd = s.sys.ioctl(s.group, VFIO_GROUP_GET_DEVICE_FD, AT)
+    s.sys.pwrite(fd, Uint8Array.of(6, 0), (7n << 40n) + 4n)
+    const eventfd = s.sys.eventfd()
+    const data = new Uint8Array(Int32Array.of(eventfd).buffer)
+    const flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER
+    s.sys.ioctl(fd, VFIO_DEVICE_SET_IRQS, vfio_irq_set({ flags, index: 5, count: 1, data }))
+    // ATS off: a translation that fails is then a fault rather than an answer.
+    const { bdf } = s.machine.function(AT)
+    const ats = s.machine.iommu.config.extended(bdf, 0x0f) + 6
+    s.machine.iommu.config.write(bdf, ats, 2, 0)
+    const { SRC, LEN, PASID, CTRL } = dmaCopy.bar0
+    const registers = s.sys.mmap({ fd, offset: 0, length: 0x1000 })
+    registers.store(SRC.offset, 8, 0x7008n)
+    registers.store(LEN.offset, 4, 8n)
+    registers.store(PASID.offset, 4, 0x8000_0005n)
+    registers.store(CTRL.offset, 4, 1n)
+    s.machine.settle()
+    s.sys.read(eventfd, new Uint8Array(8))
+    const fault = iommu_fault()
+    s.sys.pread(fd, fault.bytes, (9n << 40n) + 4096n)
+    expect(fault.type).toBe(1)
+    expect(fault.event.event).toMatchObject({
+      reason: 5,
+      flags: 3,
+      pasid: 5,
+      perm: 1,
+      addr: 0x7008n,
+    })
+  })
+
+  it.each([
+    ['type 1 v2', VFIO_TYPE1v2_IOMMU, 9],
+    ['nesting', VFIO_TYPE1_NESTING_IOMMU, 11],
+  ])('are there for nesting containers only: %s', (_, type, regions) => {
+    const s = setup(dmaCopy, type)
+    s.attach()
+    const fd = s.sys.ioctl(s.group, VFIO_GROUP_GET_DEVICE_FD, AT)
+    const info = vfio_device_info()
+    s.sys.ioctl(fd, VFIO_DEVICE_GET_INFO, info)
+    expect([info.num_regions, info.num_irqs]).toEqual([regions, regions === 11 ? 6 : 5])
+  })
+})
+
+describe('a group of two functions', () => {
+  it('is behind one table, and an invalidation is for both', () => {
+    const twin = '0000:01:00.1'
+    const s = setup(dmaCopy, VFIO_TYPE1_NESTING_IOMMU, {
+      acs: false,
+      devices: [
+        { at: AT, model: dmaCopy },
+        { at: twin, model: dmaCopy },
+      ],
+    })
+    const g = guest(s)
+    g.set()
+    expect(s.machine.iommu.bindingCount).toBe(2)
+    const commands: string[] = []
+    s.machine.trace.listen('smmu.command', e => commands.push(e.command))
+    const info = iommu_cache_invalidate_info({ version: 1, cache: 4, granularity: 1 })
+    Object.assign(info.granu.pasid_info, { flags: 1, pasid: 5n })
+    s.call(VFIO_IOMMU_CACHE_INVALIDATE, vfio_iommu_type1_cache_invalidate({ argsz: 64, info }))
+    expect(commands.filter(c => c === 'CFGI_CD')).toHaveLength(2)
+    g.unset()
+    expect(s.machine.iommu.bindingCount).toBe(0)
   })
 })
 
