@@ -24,7 +24,7 @@ import {
   NO_PASID,
   Translation,
 } from './request.js'
-import { memoTag, TransferMemo } from './transfer-memo.js'
+import { TransferMemo } from './transfer-memo.js'
 
 const NO_TAG: DmaTag = {}
 
@@ -49,8 +49,6 @@ export class BusMaster {
   readonly #messageView = new DataView(this.#message.buffer)
   /** The fabric's epoch at which the tag in `#request` was admitted. */
   #admittedAt = -1
-  /** That tag, as the memo knows it. */
-  #tag = 0
   /** The function's translation cache is in use; as of that epoch. */
   #cached = false
   readonly #copies: RamCopy
@@ -64,13 +62,13 @@ export class BusMaster {
     this.#requester = ats && new AtsRequester(ats, this.#request, this.#answer)
     this.#pasid = pasid
     this.#trace = node.fabric.trace.point('dma')
-    this.#memo = new TransferMemo(node.fabric, ats?.cache)
+    this.#memo = new TransferMemo(node.fabric, ats)
   }
 
   /** Reads `bytes.length` bytes at the address into `bytes`. */
   read(hi: number, lo: number, bytes: Uint8Array, tag: DmaTag = NO_TAG): boolean {
+    if (!this.#trace.on && this.#memo.move(false, hi, lo, tag, bytes)) return true
     if (!this.#admitted(tag) && !this.#admit(hi, lo, tag)) return false
-    if (!this.#trace.on && this.#memo.move(false, hi, lo, this.#tag, bytes)) return true
     const room = 4096 - (lo & 4095)
     return bytes.length <= room && this.#direct(hi, lo)
       ? this.#one(false, hi, lo, bytes)
@@ -79,8 +77,8 @@ export class BusMaster {
 
   /** Writes `bytes` at the address. Pages before a refused one are written. */
   write(hi: number, lo: number, bytes: Uint8Array, tag: DmaTag = NO_TAG): boolean {
+    if (!this.#trace.on && this.#memo.move(true, hi, lo, tag, bytes)) return true
     if (!this.#admitted(tag) && !this.#admit(hi, lo, tag)) return false
-    if (!this.#trace.on && this.#memo.move(true, hi, lo, this.#tag, bytes)) return true
     const room = 4096 - (lo & 4095)
     return bytes.length <= room && this.#direct(hi, lo)
       ? this.#one(true, hi, lo, bytes)
@@ -148,7 +146,6 @@ export class BusMaster {
     const translated = this.#cached && !message
     if (bridge && !bridge.forwards(r.pasid >= 0, translated))
       return this.#fail(bridge.masterEnabled ? 'blocked' : 'bus-master-disabled', COMPLETION.UR, 0)
-    this.#tag = memoTag(r.pasid, r.execute, r.privileged)
     if (!message) this.#admittedAt = this.#fabric.epoch
     return true
   }
@@ -182,7 +179,7 @@ export class BusMaster {
     const region = memory.ramAt(output)
     if (region !== undefined && output + length <= region.base + region.size) {
       this.#copies.copy(write, region, output + length, bytes, 0, length)
-      this.#memo.keep(write, hi, lo, this.#tag, region, output - (lo & 4095), 4096)
+      this.#memo.keep(write, hi, lo, r, region, output - (lo & 4095), 4096)
       return true
     }
     const { pasid, execute, privileged } = r
@@ -280,7 +277,7 @@ export class BusMaster {
     const admitted = this.#admittedAt === this.#fabric.epoch
     if (run && runFrom === 0 && translator !== undefined && !tracing && admitted) {
       const known = length + (startLo & 4095)
-      this.#memo.keep(write, startHi, startLo, this.#tag, run, runEnd - known, known)
+      this.#memo.keep(write, startHi, startLo, r, run, runEnd - known, known)
     }
     return true
   }

@@ -5,8 +5,10 @@
  * Next: bus-master.ts.
  */
 import type { RamRegion } from '../mem/ram.js'
-import type { TranslationCache } from './atc.js'
+import type { DmaTag } from './dma.js'
+import type { AtsCapability } from './extended/ats.js'
 import type { Fabric } from './node.js'
+import { type MemoryRequest, NO_PASID } from './request.js'
 import { ASK_EACH_TIME, type UpstreamTranslator } from './upstream.js'
 
 const STRETCHES = 256
@@ -17,18 +19,24 @@ const KEY = 2
 const AGE = 3
 const BYTES = 4
 const LAST_AGE = 0x7fff_ffff
-/** In a key, beside the tag. */
-const WRITE = 0x80_0000
 const NO_BYTES = new Uint8Array(0)
 
-/** The tag of a request as one number. PASIDs take the low 20 bits. */
-export const memoTag = (pasid: number, execute: boolean, privileged: boolean): number =>
-  (pasid < 0 ? 0x10_0000 : pasid) | (execute ? 0x20_0000 : 0) | (privileged ? 0x40_0000 : 0)
+/** Tag and access as one number. PASIDs take the low 20 bits. */
+const keyOf = (
+  pasid: number | undefined,
+  execute: boolean,
+  privileged: boolean,
+  write: boolean,
+): number =>
+  (pasid === undefined ? 0x10_0000 : pasid) |
+  (execute ? 0x20_0000 : 0) |
+  (privileged ? 0x40_0000 : 0) |
+  (write ? 0x80_0000 : 0)
 
 /** The stretches of one function. */
 export class TransferMemo {
   readonly #fabric: Fabric
-  readonly #cache: TranslationCache | undefined
+  readonly #ats: AtsCapability | undefined
   readonly #stretches = new Int32Array(STRETCHES * WORDS)
   /** Where the first page is. */
   readonly #start = new Float64Array(STRETCHES)
@@ -45,15 +53,17 @@ export class TransferMemo {
   #changes = -1
   #generation = -1
 
-  constructor(fabric: Fabric, cache: TranslationCache | undefined) {
+  constructor(fabric: Fabric, ats: AtsCapability | undefined) {
     this.#fabric = fabric
-    this.#cache = cache
+    this.#ats = ats
   }
 
   /** Moves the bytes of a transfer whose place is known; false when it is not. */
-  move(write: boolean, hi: number, lo: number, tag: number, bytes: Uint8Array): boolean {
+  move(write: boolean, hi: number, lo: number, tag: DmaTag, bytes: Uint8Array): boolean {
     if (!this.#current()) return false
-    const key = write ? tag | WRITE : tag
+    const { pasid } = tag
+    if (pasid !== undefined && pasid >>> 20 !== 0) return false
+    const key = keyOf(pasid, tag.execute === true, tag.privileged === true, write)
     const slot = slotOf(lo, key)
     const at = slot * WORDS
     const s = this.#stretches
@@ -76,20 +86,21 @@ export class TransferMemo {
 
   /**
    * Remembers that `length` bytes from the start of the page of hi:lo on are those at `start` in `region`, for
-   * this tag and access.
+   * access and the tag of the request.
    */
   keep(
     write: boolean,
     hi: number,
     lo: number,
-    tag: number,
+    request: MemoryRequest,
     region: RamRegion,
     start: number,
     length: number,
   ): void {
     if (!this.#current() || length > 0x7fff_ffff) return
     if (start < region.base || start + length > region.base + region.size) return
-    const key = write ? tag | WRITE : tag
+    const { pasid, execute, privileged } = request
+    const key = keyOf(pasid === NO_PASID ? undefined : pasid, execute, privileged, write)
     const slot = slotOf(lo, key)
     const at = slot * WORDS
     const s = this.#stretches
@@ -115,7 +126,7 @@ export class TransferMemo {
   #current(): boolean {
     const { translator, epoch, memory } = this.#fabric
     const answers = translator?.answers ?? ASK_EACH_TIME
-    const changes = this.#cache === undefined ? 0 : this.#cache.changes
+    const changes = this.#ats === undefined ? 0 : this.#ats.cache.changes
     if (
       answers !== this.#answers ||
       changes !== this.#changes ||

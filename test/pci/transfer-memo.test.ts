@@ -4,16 +4,21 @@ import { AddressSpace } from '../../src/mem/address-space.js'
 import { DirtyLog } from '../../src/mem/dirty-log.js'
 import { createRam } from '../../src/mem/ram.js'
 import { TranslationCache } from '../../src/pci/atc.js'
+import type { DmaTag } from '../../src/pci/dma.js'
+import type { AtsCapability } from '../../src/pci/extended/ats.js'
 import type { Fabric } from '../../src/pci/node.js'
 import { RamCopy } from '../../src/pci/ram-copy.js'
-import { AT } from '../../src/pci/request.js'
-import { memoTag, TransferMemo } from '../../src/pci/transfer-memo.js'
+import { AT, MemoryRequest, NO_PASID } from '../../src/pci/request.js'
+import { TransferMemo } from '../../src/pci/transfer-memo.js'
 import { ASK_EACH_TIME, type UpstreamTranslator } from '../../src/pci/upstream.js'
 import { probe } from './probe.js'
 
 const RAM = 0x4000_0000
 const [HI, LO] = [7, 0x8000_1000 | 0]
-const TAG = memoTag(5, false, false)
+const TAG: DmaTag = { pasid: 5 }
+/** A request with this tag. */
+const tagged = ({ pasid = NO_PASID, execute = false, privileged = false }: DmaTag) =>
+  Object.assign(new MemoryRequest(), { pasid, execute, privileged })
 
 const translator = (answers: number | undefined): UpstreamTranslator => ({
   ...(answers !== undefined && { answers }),
@@ -31,8 +36,9 @@ function known(length = 4096, answers: number | undefined = 1) {
   })
   const fabric = { memory, copies: new RamCopy(), translator: translator(answers), epoch: 1 }
   const cache = new TranslationCache()
-  const memo = new TransferMemo(fabric as unknown as Fabric, cache)
-  for (const write of [false, true]) memo.keep(write, HI, LO, TAG, ram, RAM + 0x3000, length)
+  const memo = new TransferMemo(fabric as unknown as Fabric, { cache } as AtsCapability)
+  for (const write of [false, true])
+    memo.keep(write, HI, LO, tagged(TAG), ram, RAM + 0x3000, length)
   const bytes = new Uint8Array(16)
   const moves = (lo = LO, into = bytes, tag = TAG) => memo.move(false, HI, lo, tag, into)
   return { memory, ram, fabric, cache, memo, bytes, moves }
@@ -76,24 +82,34 @@ describe('a known stretch', () => {
 
 describe('nothing is known', () => {
   it.each([
-    ['another PASID', memoTag(6, false, false)],
-    ['no PASID', memoTag(-1, false, false)],
-    ['execution', memoTag(5, true, false)],
-    ['privilege', memoTag(5, false, true)],
+    ['another PASID', { pasid: 6 }],
+    ['no PASID', {}],
+    ['execution', { pasid: 5, execute: true }],
+    ['privilege', { pasid: 5, privileged: true }],
+    ['a PASID of more than 20 bits', { pasid: 0x10_0005 }],
   ])('for %s', (_name, tag) => {
     expect(known().moves(LO, new Uint8Array(1), tag)).toBe(false)
   })
 
+  it.each([0x10_0000, -1])(
+    'for the number %i in place of a PASID, where requests without one went',
+    pasid => {
+      const k = known()
+      k.memo.keep(false, HI, LO, tagged({}), k.ram, RAM, 4096)
+      expect(k.moves(LO, k.bytes, {})).toBe(true)
+      expect(k.moves(LO, k.bytes, { pasid })).toBe(false)
+    },
+  )
+
   it('for a PASID whose stretches have the same place', () => {
     const k = known()
-    for (let pasid = 6; pasid < 2000; pasid++)
-      expect(k.moves(LO, k.bytes, memoTag(pasid, false, false))).toBe(false)
+    for (let pasid = 6; pasid < 2000; pasid++) expect(k.moves(LO, k.bytes, { pasid })).toBe(false)
   })
 
   it('for writing what was only read', () => {
     const k = known()
-    const tag = memoTag(9, false, false)
-    k.memo.keep(false, HI, LO, tag, k.ram, RAM, 4096)
+    const tag = { pasid: 9 }
+    k.memo.keep(false, HI, LO, tagged(tag), k.ram, RAM, 4096)
     expect(k.memo.move(true, HI, LO, tag, k.bytes)).toBe(false)
   })
 
@@ -112,7 +128,7 @@ describe('nothing is known', () => {
   ])('while the translator %s', (_name, answers) => {
     const k = known()
     k.fabric.translator = translator(answers)
-    k.memo.keep(false, HI, LO, TAG, k.ram, RAM, 4096)
+    k.memo.keep(false, HI, LO, tagged(TAG), k.ram, RAM, 4096)
     expect(k.moves()).toBe(false)
   })
 
@@ -140,7 +156,7 @@ describe('nothing is known', () => {
     const k = known()
     const entry = { pasid: 5, privileged: false, hi: HI, lo: LO }
     k.cache.insert(entry, RAM + 0x3000, 12, true, true, false)
-    k.memo.keep(false, HI, LO, TAG, k.ram, RAM + 0x3000, 4096)
+    k.memo.keep(false, HI, LO, tagged(TAG), k.ram, RAM + 0x3000, 4096)
     expect(k.moves()).toBe(true)
     k.cache.invalidate({ requester: 0, pasid: 5, hi: HI, lo: LO, pageBits: 12, global: false })
     expect(k.moves()).toBe(false)
@@ -148,9 +164,9 @@ describe('nothing is known', () => {
 
   it('of a stretch that leaves its region', () => {
     const k = known()
-    const tag = memoTag(9, false, false)
+    const tag = { pasid: 9 }
     for (const start of [RAM - 8, RAM + 0x10000 - 4088])
-      k.memo.keep(false, HI, LO, tag, k.ram, start, 4096)
+      k.memo.keep(false, HI, LO, tagged(tag), k.ram, start, 4096)
     expect(k.moves(LO, k.bytes, tag)).toBe(false)
   })
 })
