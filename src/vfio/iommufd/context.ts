@@ -1,6 +1,7 @@
 // One iommufd: its objects, whom pinned pages count for, and who keeps it alive: its file, devices bound to it, and
 // the files of its fault queues. With the last of them everything goes. Next: dispatch.ts (the calls).
 import { ErrnoError } from '../../base/errno.js'
+import type { Failures } from '../../base/failures.js'
 import type { Members } from '../../base/struct.js'
 import type { TraceEvents, TracePoint } from '../../base/trace.js'
 import type { IommuCore } from '../../iommu/core.js'
@@ -20,6 +21,8 @@ export interface IommufdEnvironment {
   /** All that are alive, for whoever counts what is held. */
   readonly contexts: Set<IommufdContext>
   readonly ioctls: TracePoint<TraceEvents['iommufd.ioctl']>
+  /** Steps of calls that can be made to fail. */
+  readonly failures: Failures
   /** Whether a group's devices are free of other drivers that do DMA. */
   viable(group: number): boolean
 }
@@ -27,7 +30,7 @@ export interface IommufdEnvironment {
 /** One iommufd. */
 export class IommufdContext {
   readonly env: IommufdEnvironment
-  readonly objects = new ObjectTable()
+  readonly objects: ObjectTable
   accountMode: AccountMode = 'user'
   /** The address space of VFIO's own calls. */
   compat: Ioas | undefined = undefined
@@ -35,6 +38,7 @@ export class IommufdContext {
 
   constructor(env: IommufdEnvironment) {
     this.env = env
+    this.objects = new ObjectTable(env.failures)
     env.contexts.add(this)
   }
 

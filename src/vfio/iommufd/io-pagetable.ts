@@ -126,6 +126,8 @@ export class IoPageTable {
       for (const piece of pieces) {
         const part = piece.span === length ? span : leading(from, piece.span)
         const { pages, vaddrPage, vaddrSkip } = piece
+        const { failures } = pages.memory.frames
+        if (failures.armed) failures.step('an area')
         const area: Area = { span: part, pages, vaddrPage, vaddrSkip, prot, window: undefined }
         if (this.#domains.length > 0) this.#fill(area)
         this.areas.insert(area)

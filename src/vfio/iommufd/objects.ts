@@ -1,6 +1,7 @@
 // Objects of one iommufd by id: lowest free id from 1, users counted, destroyed only when nobody uses them.
 // Closing destroys what is left, users before what they use. uapi linux/iommufd.h, "Destroying objects".
 import { ErrnoError } from '../../base/errno.js'
+import type { Failures } from '../../base/failures.js'
 import { IdAllocator } from '../../base/ids.js'
 
 /** What an object can be. */
@@ -24,6 +25,11 @@ const LAST_ID = 2 ** 20
 export class ObjectTable {
   readonly #ids = new IdAllocator(1, LAST_ID)
   readonly #objects = new Map<number, IommufdObject>()
+  readonly #failures: Failures
+
+  constructor(failures: Failures) {
+    this.#failures = failures
+  }
 
   get size(): number {
     return this.#objects.size
@@ -34,8 +40,9 @@ export class ObjectTable {
     return [...this.#objects.values()]
   }
 
-  /** Gives a new object its id. ENOSPC. */
+  /** Gives a new object its id. ENOSPC, ENOMEM. */
   add<T extends IommufdObject>(object: T): T {
+    this.#failures.step('an object')
     const id = this.#ids.alloc()
     if (id < 0) throw new ErrnoError('ENOSPC', 'iommufd: every object id is taken')
     object.id = id

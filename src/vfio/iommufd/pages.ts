@@ -140,6 +140,7 @@ export class UserPages {
   #pin(window: PinnedWindow, pages: number): void {
     const { memory } = this
     const vaddr = this.vaddrPage + window.first + window.pages
+    if (memory.frames.failures.armed) memory.frames.failures.step('pages of a process')
     const run = memory.pinRun(vaddr, pages, this.writable)
     if (run.pages === 0 || run.reserved)
       throw new ErrnoError(

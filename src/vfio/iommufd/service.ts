@@ -44,6 +44,7 @@ export class Iommufd {
       viable,
       account: new UserAccount(),
       contexts: new Set(),
+      failures: kernel.failures,
       ioctls: trace.point('iommufd.ioctl'),
     }
     kernel.nodes.register('/dev/iommu', () => new IommufdFile(this.#env))
