@@ -36,6 +36,31 @@ function allowed(call: () => unknown): boolean {
   }
 }
 
+/** Ids that a program got, by kind; some are gone by now, and sometimes another number is taken. */
+class Ids {
+  readonly #next: (n: number) => number
+  readonly #lists = new Map<string, number[]>()
+
+  constructor(next: (n: number) => number) {
+    this.#next = next
+  }
+
+  keep(kind: string, id: number): number {
+    const list = this.#lists.get(kind) ?? []
+    this.#lists.set(kind, [...list.slice(-4), id])
+    return id
+  }
+
+  any(...kinds: string[]): number {
+    const known = kinds.flatMap(kind => this.#lists.get(kind) ?? [])
+    if (known.length === 0 || this.#next(10) === 0) return this.#next(14)
+    return known[this.#next(known.length)]!
+  }
+}
+
+const OBJECTS = ['ioas', 'hwpt', 'parent', 'nested', 'fault', 'device']
+const TABLES = ['ioas', 'hwpt', 'hwpt', 'parent', 'nested', 'nested']
+
 describe('random commands', () => {
   it.each([1, 2, 3, 4, 5, 6, 7, 8])('seed %i', seed => {
     const next = random(seed)
@@ -43,164 +68,140 @@ describe('random commands', () => {
     const b = iommufdBench({ devices: [[dmaCopy, dmaCopy], [faulty]], acs: false })
     const programs = [0, 1].map(i => {
       const sys = b.spawn({ memlock: i === 0 ? 2 ** 20 : 24 * 4096 })
+      const u = user(b, sys)
       return {
-        u: user(b, sys),
+        u,
+        ids: new Ids(next),
         memory: sys.mmap(0x1_0000),
-        devices: [] as {
-          readonly d: ReturnType<ReturnType<typeof user>['device']>
-          dma: boolean
-        }[],
+        devices: [] as { readonly d: ReturnType<typeof u.device>; readonly dma: boolean }[],
         queues: [] as number[],
       }
     })
-    const id = () => next(14)
     const address = () =>
-      pick([0n, PAGE, 0x800n, 0x10_0000n, 0xfee0_0000n, ALL - 0xfffn, ALL, 2n ** 47n]) +
-      BigInt(next(4)) * PAGE
-    const length = () => pick([0n, 1n, 0x800n, PAGE, 0x2000n, 0x4000n, 0x1_0000n, ALL, 2n ** 63n])
-    const pasid = () => pick([undefined, undefined, 1, 5, 0x3_ffff, 0x4_0000, 0x8000_0000])
-    let done = 0
+      (next(4) ? BigInt(next(64)) : pick([0n, 0xfee00n, 2n ** 35n, 2n ** 52n - 1n])) * PAGE +
+      (next(20) ? 0n : 0x800n)
+    const length = () =>
+      next(6) ? PAGE * BigInt(1 + next(8)) : pick([0n, 1n, 0x800n, 0x1_0000n, ALL, 2n ** 63n])
+    const pasid = () => pick([undefined, undefined, 1, 5, 5, 0x3_ffff, 0x4_0000, 0x8000_0000])
+    const flags = (usual: readonly number[]) => (next(10) ? pick(usual) : next(32))
 
     for (let step = 0; step < 400; step++) {
-      const p = pick(programs)
-      const { u, memory, devices, queues } = p
+      const { u, ids, memory, devices, queues } = pick(programs)
       const device = () => devices[next(devices.length)]
-      const mapFlags = next(8) === 0 ? next(16) : 6
+      const dev = () => ids.any('device')
+      const ioas = () => ids.any('ioas')
+      const table = () => ids.any(...TABLES)
+      const attach = () => device()?.d.attach(table(), pasid())
+      const map = () =>
+        u.map(
+          ioas(),
+          memory.vaddr + BigInt(next(18)) * PAGE,
+          length(),
+          next(2) ? address() : undefined,
+          flags([6, 6, 6, 4, 2]),
+        )
+      const hwpt = (kind: string, usual: readonly number[]) =>
+        ids.keep(kind, u.hwpt(dev(), ioas(), { flags: flags(usual), fault_id: ids.any('fault') }))
       const steps: (() => unknown)[] = [
-        () => u.ioas(),
-        () => u.destroy(id()),
+        () => ids.keep('ioas', u.ioas()),
+        () => u.destroy(ids.any(...OBJECTS)),
+        map,
+        map,
+        () => u.unmap(ioas(), address(), length()),
+        () => u.unmap(ioas(), 0n, ALL),
+        () => u.copy(ioas(), address(), length(), ioas(), next(2) ? address() : undefined),
+        () => u.ranges(ioas(), next(5)),
+        () => hwpt('hwpt', [0, 2, 8, 10, 12]),
+        () => hwpt('parent', [1, 3, 9, 11]),
         () =>
-          u.map(
-            id(),
-            memory.vaddr + BigInt(next(20)) * (next(8) ? PAGE : 0x800n),
-            length(),
-            next(2) ? address() & ALL : undefined,
-            mapFlags,
+          ids.keep(
+            'nested',
+            u.nested(
+              dev(),
+              ids.any('parent'),
+              { pgtbl_addr: BigInt(next(16)) * PAGE, addr_width: next(8) ? 48 : 57 },
+              { flags: flags([0, 8, 8, 12]), fault_id: ids.any('fault') },
+            ),
           ),
-        () => u.map(id(), memory.vaddr, PAGE * BigInt(1 + next(8)), BigInt(next(64)) * PAGE),
-        () => u.unmap(id(), address() & ALL, length()),
-        () => u.unmap(id(), next(2) ? 0n : BigInt(next(64)) * PAGE, next(2) ? ALL : 0x8000n),
-        () =>
-          u.copy(
-            id(),
-            BigInt(next(64)) * PAGE,
-            length(),
-            id(),
-            next(2) ? address() & ALL : undefined,
-          ),
-        () => u.ranges(id(), next(3)),
-        () => u.hwpt(id(), id(), { flags: next(16), ...(queues.length ? { fault_id: id() } : {}) }),
-        () => u.hwpt(id(), id(), { flags: pick([0, 1, 8, 9]) }),
-        () =>
-          u.nested(
-            id(),
-            id(),
-            { pgtbl_addr: BigInt(next(16)) * PAGE, addr_width: pick([48, 48, 57]) },
-            { flags: pick([0, 8, 12]), fault_id: id() },
-          ),
-        () =>
-          u.invalidate(id(), [{ addr: address() & ALL, npages: BigInt(next(9)) }, { npages: ALL }]),
-        () => queues.push(u.faultQueue().fd),
         () => {
-          const fd = queues.splice(next(queues.length || 1), 1)[0]
-          if (fd !== undefined) u.sys.close(fd)
+          const some = { addr: address(), npages: BigInt(next(9)) }
+          return u.invalidate(ids.any('nested'), [some, { npages: ALL }])
         },
         () => {
-          const fd = pick(queues)
-          if (fd === undefined) return
-          if (next(2)) u.sys.read(fd, next(3) * 40)
-          else u.sys.write(fd, new Uint8Array(next(3) * 8))
+          const { id, fd } = u.faultQueue()
+          ids.keep('fault', id)
+          queues.push(fd)
         },
+        () => u.sys.close(queues.splice(next(queues.length), 1)[0] ?? -1),
+        () => u.sys.read(pick(queues) ?? -1, next(3) * 40),
+        () => u.sys.write(pick(queues) ?? -1, new Uint8Array(next(3) * 8)),
         () => {
           const which = next(3)
-          devices.push({ d: u.device(which), dma: which < 2 })
+          const d = u.device(which)
+          ids.keep('device', d.id)
+          devices.push({ d, dma: which < 2 })
         },
-        () => devices.splice(next(devices.length || 1), 1)[0]?.d.close(),
-        () => device()?.d.attach(id(), pasid()),
-        () => device()?.d.attach(id(), pasid()),
+        () => next(4) || devices.splice(next(devices.length), 1)[0]?.d.close(),
+        attach,
+        attach,
+        attach,
         () => device()?.d.detach(pasid()),
         () => {
           const at = device()
-          if (at?.dma)
-            at.d.dma(address() & ALL, BigInt(next(64)) * PAGE, 8, pick([undefined, 1, 5]))
+          if (at?.dma) at.d.dma(address(), address(), 8, pick([undefined, 1, 5]))
         },
-        () =>
-          u.call(
-            uapi.IOMMU_HWPT_SET_DIRTY_TRACKING,
-            uapi.iommu_hwpt_set_dirty_tracking({ hwpt_id: id(), flags: next(2) }),
-          ),
-        () =>
-          u.call(
-            uapi.IOMMU_HWPT_GET_DIRTY_BITMAP,
-            uapi.iommu_hwpt_get_dirty_bitmap({
-              hwpt_id: id(),
-              iova: BigInt(next(64)) * PAGE,
-              length: length(),
-              page_size: pick([PAGE, 0x2000n, 7n]),
-              data: memory.vaddr,
-            }),
-          ),
-        () =>
-          u.call(
-            uapi.IOMMU_OPTION,
-            uapi.iommu_option({
-              option_id: next(3),
-              op: next(3),
-              object_id: id(),
-              val64: BigInt(next(3)),
-            }),
-          ),
-        () => u.call(uapi.IOMMU_VFIO_IOAS, uapi.iommu_vfio_ioas({ op: next(4), ioas_id: id() })),
-        () => u.call(uapi.IOMMU_IOAS_CHANGE_PROCESS, uapi.iommu_ioas_change_process()),
-        () =>
-          u.call(
-            uapi.IOMMU_GET_HW_INFO,
-            uapi.iommu_hw_info({ dev_id: id(), data_len: next(64), data_uptr: memory.vaddr }),
-          ),
-        () =>
-          u.call(
-            uapi.IOMMU_IOAS_ALLOW_IOVAS,
-            uapi.iommu_ioas_allow_iovas({
-              ioas_id: id(),
-              num_iovas: next(2),
-              allowed_iovas: userBytes(
-                u.sys,
-                uapi.iommu_iova_range({ start: address() & ALL, last: 2n ** 46n }).bytes,
-              ),
-            }),
-          ),
         () => {
-          const map = uapi.vfio_iommu_type1_dma_map({
-            flags: next(4),
-            vaddr: memory.vaddr,
-            iova: BigInt(next(64)) * PAGE,
-            size: length(),
-          })
-          u.sys.ioctl(u.fd, uapi.VFIO_IOMMU_MAP_DMA, map)
+          const arg = { hwpt_id: ids.any('hwpt', 'parent'), flags: next(2) }
+          u.call(uapi.IOMMU_HWPT_SET_DIRTY_TRACKING, uapi.iommu_hwpt_set_dirty_tracking(arg))
         },
-        () =>
-          u.sys.ioctl(
-            u.fd,
-            uapi.VFIO_IOMMU_UNMAP_DMA,
-            uapi.vfio_iommu_type1_dma_unmap({
-              flags: next(3),
-              iova: BigInt(next(64)) * PAGE,
-              size: length(),
-            }),
-          ),
+        () => {
+          const arg = uapi.iommu_hwpt_get_dirty_bitmap({
+            hwpt_id: ids.any('hwpt', 'parent'),
+            iova: address(),
+            length: length(),
+            page_size: next(8) ? PAGE : 0x2000n,
+            data: memory.vaddr,
+          })
+          u.call(uapi.IOMMU_HWPT_GET_DIRTY_BITMAP, arg)
+        },
+        () => {
+          const arg = { option_id: next(3), op: next(3), object_id: ioas(), val64: BigInt(next(3)) }
+          u.call(uapi.IOMMU_OPTION, uapi.iommu_option(arg))
+        },
+        () => u.call(uapi.IOMMU_VFIO_IOAS, uapi.iommu_vfio_ioas({ op: next(4), ioas_id: ioas() })),
+        () => u.call(uapi.IOMMU_IOAS_CHANGE_PROCESS, uapi.iommu_ioas_change_process()),
+        () => {
+          const arg = { dev_id: dev(), data_len: next(64), data_uptr: memory.vaddr }
+          u.call(uapi.IOMMU_GET_HW_INFO, uapi.iommu_hw_info(arg))
+        },
+        () => {
+          const range = uapi.iommu_iova_range({ start: address(), last: 2n ** 46n })
+          const arg = uapi.iommu_ioas_allow_iovas({
+            ioas_id: ioas(),
+            num_iovas: next(2),
+            allowed_iovas: userBytes(u.sys, range.bytes),
+          })
+          u.call(uapi.IOMMU_IOAS_ALLOW_IOVAS, arg)
+        },
+        () => {
+          const at = { vaddr: memory.vaddr, iova: address(), size: length() }
+          const arg = uapi.vfio_iommu_type1_dma_map({ flags: next(4), ...at })
+          u.sys.ioctl(u.fd, uapi.VFIO_IOMMU_MAP_DMA, arg)
+        },
+        () => {
+          const arg = { flags: next(3), iova: address(), size: length() }
+          u.sys.ioctl(u.fd, uapi.VFIO_IOMMU_UNMAP_DMA, uapi.vfio_iommu_type1_dma_unmap(arg))
+        },
         () => u.sys.ioctl(u.fd, uapi.VFIO_SET_IOMMU, 1 + next(4)),
         () => u.sys.ioctl(u.fd, 0x3b80 + next(32), next(2) ? memory.vaddr : BigInt(next(0x10000))),
       ]
-      if (allowed(pick(steps))) done++
+      allowed(pick(steps))
       const { lockedPages } = b.vfio.iommufd!.holdings()
-      const counted = programs.reduce(
-        (n, { u: { sys } }) => n + sys.process.memory.lockedPages,
-        lockedPages,
-      )
+      const own = programs.map(({ u: { sys } }) => sys.process.memory.lockedPages)
+      const counted = own.reduce((sum, n) => sum + n, lockedPages)
       expect(b.held().pins, `after step ${step}`).toBe(counted)
     }
 
-    expect(done).toBeGreaterThan(100)
     if (seed % 2) for (const { u } of programs) u.sys.close(u.fd)
     checkIommufd()
   })
