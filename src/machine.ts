@@ -15,6 +15,7 @@ import { SmmuDriver } from './iommu/smmu/driver.js'
 import type { SmmuWire } from './iommu/smmu/msi.js'
 import { SMMU_MMIO_SIZE } from './iommu/smmu/registers.js'
 import { SmmuUnit } from './iommu/smmu/unit.js'
+import { type StaleUse, StaleUseDetector } from './iommu/stale-use.js'
 import { type VtdConfig, vtdConfig } from './iommu/vtd/config.js'
 import { VtdDriver } from './iommu/vtd/driver.js'
 import { VTD_MMIO_SIZE } from './iommu/vtd/registers.js'
@@ -22,6 +23,7 @@ import { VtdUnit } from './iommu/vtd/unit.js'
 import { AddressSpace } from './mem/address-space.js'
 import { FrameAllocator } from './mem/frames.js'
 import { createRam } from './mem/ram.js'
+import { watchRam } from './mem/ram-watch.js'
 import { enumerate } from './pci/enumerate.js'
 import { HOST_RANGES, RootComplex } from './pci/fabric.js'
 import type { DeviceModel, PciFunction } from './pci/function.js'
@@ -65,6 +67,11 @@ export interface MachineDescription {
   readonly pasidCapacity?: number
   /** Access control of root ports, without which what is below a port shares a group. Default true. */
   readonly acs?: boolean
+  /**
+   * Reports translations that are used after their tables changed, without the invalidation in between:
+   * `staleUses`, and `stale-use` on the trace bus. Every use then walks; software sees no difference.
+   */
+  readonly detectStaleUse?: boolean
   /** Devices that are no PCI functions: a requester id, and the function whose group they share. */
   readonly namespaceDevices?: readonly { readonly requester: string; readonly beside: string }[]
   /** Puts others in front of, or beside, the IOMMU's driver, each for the functions it covers: for tests. */
@@ -115,6 +122,8 @@ export interface Machine<Unit extends IommuUnit = VtdUnit> {
   readonly ioasid: IoasidAllocator
   readonly interrupts: HostInterrupts
   readonly vfio: Vfio
+  /** What `detectStaleUse` found, in order. */
+  readonly staleUses: readonly StaleUse[]
   /** System calls of the first process. */
   readonly sys: Sys
   /** Starts another process and returns its system calls. */
@@ -145,7 +154,12 @@ export function createMachine(
   const clock = new VirtualClock()
   const trace = new TraceBus(clock)
   const memory = new AddressSpace()
-  const ram = memory.addRam(0, createRam(ramBytes))
+  const bytes = createRam(ramBytes)
+  const staleUse = description.detectStaleUse
+    ? new StaleUseDetector(clock, trace, memory, { base: 0, bytes })
+    : undefined
+  if (staleUse) watchRam(bytes, staleUse)
+  const ram = memory.addRam(0, bytes)
   const frames = new FrameAllocator(memory, ram, MIB)
   const kernel = new Kernel({ clock, trace, memory, frames })
 
@@ -171,9 +185,13 @@ export function createMachine(
     namespaceDevices,
   })
   const requesters = namespaceDevices.map(n => n.requester)
-  const parts = { memory, frames, fabric, interrupts, clock, trace, ioasid, requesters }
+  const parts = { memory, frames, fabric, interrupts, clock, trace, ioasid, requesters, staleUse }
   const { unit, driver } =
     description.iommu === 'smmuv3' ? smmu(description, parts) : vtd(description, parts)
+  for (const fn of fabric.functions()) {
+    const observer = unit.cacheObserver(() => fn.bdf)
+    if (observer) fn.ats?.observe(observer)
+  }
   const places: readonly DriverPlace[] = description.drivers?.(driver) ?? [{ driver }]
   for (const place of places) iommu.add(place.driver, place.covers)
   const vfio = registerVfio({
@@ -202,6 +220,7 @@ export function createMachine(
     ioasid,
     interrupts,
     vfio,
+    staleUses: staleUse?.uses ?? [],
     sys,
     spawn: options => new Sys(kernel.spawn(options)),
     settle: () => clock.settle(),
@@ -223,6 +242,7 @@ interface IommuParts {
   readonly ioasid: IoasidAllocator
   /** Requester ids of devices that are no PCI functions. */
   readonly requesters: readonly number[]
+  readonly staleUse: StaleUseDetector | undefined
 }
 
 /** VT-d: interrupts of devices go through its remapping. */

@@ -165,7 +165,7 @@ export class StageTables {
           visit(base + i * span, span)
           if (keep) continue
           this.#words[at] = lo & ~flag
-          if (this.#frames.ram.dirty !== undefined) this.#frames.ram.wrote(at * 4, 8)
+          if (this.#frames.ram.dirty !== undefined) this.#frames.ram.wrote(at * 4, 8, 'driver')
         }
       }
     }
@@ -318,7 +318,7 @@ export class StageTables {
   #put(at: number, hpaPage: number, bits: number): void {
     this.#words[at + 1] = hpaPage / HI
     this.#words[at] = (hpaPage << 12) | bits
-    if (this.#frames.ram.dirty !== undefined) this.#frames.ram.wrote(at * 4, 8)
+    if (this.#frames.ram.dirty !== undefined) this.#frames.ram.wrote(at * 4, 8, 'driver')
   }
 
   /** Clears an entry, access bits first; 1 when it was present. */
@@ -326,7 +326,7 @@ export class StageTables {
     if ((this.#words[at]! & this.#present) === 0) return 0
     this.#words[at] = 0
     this.#words[at + 1] = 0
-    if (this.#frames.ram.dirty !== undefined) this.#frames.ram.wrote(at * 4, 8)
+    if (this.#frames.ram.dirty !== undefined) this.#frames.ram.wrote(at * 4, 8, 'driver')
     return 1
   }
 

@@ -3,7 +3,8 @@
  * region of them at a physical address. The memories never grow, so views stay valid.
  * Next: address-space.ts puts regions side by side.
  */
-import type { DirtyLog } from './dirty-log.js'
+import { DirtyLog } from './dirty-log.js'
+import { type RamWatcher, type Writer, watcherOf } from './ram-watch.js'
 
 // The ES library declares no WebAssembly; this is the part we use.
 declare const WebAssembly: {
@@ -38,6 +39,7 @@ export class RamRegion {
   readonly words: Int32Array
   /** Marked by every write through an address space while set. */
   dirty: DirtyLog | undefined = undefined
+  readonly #watcher: RamWatcher | undefined
 
   constructor(base: number, bytes: Uint8Array) {
     if (base % 8 !== 0 || bytes.length % 8 !== 0 || bytes.byteOffset % 8 !== 0) {
@@ -47,11 +49,15 @@ export class RamRegion {
     this.size = bytes.length
     this.bytes = bytes
     this.words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2)
+    this.#watcher = watcherOf(bytes)
+    // Whoever finds a dirty log calls `wrote`.
+    if (this.#watcher) this.dirty = new DirtyLog(Math.ceil(bytes.length / 4096))
   }
 
   /** To be called by whoever writes through `bytes` or `words` past the address space, dirty log or not. */
-  wrote(offset: number, length: number): void {
+  wrote(offset: number, length: number, by?: Writer): void {
     this.dirty?.mark(offset, length)
+    this.#watcher?.wrote(this, offset, length, by)
   }
 }
 

@@ -29,6 +29,9 @@ export interface AtcAsk {
   privileged: boolean
   hi: number
   lo: number
+  /** What the entry is wanted for: observers alone look at these. */
+  write?: boolean
+  execute?: boolean
 }
 
 /** A translation cache of 1024 entries, 4-way, with one probe per page size in use. */

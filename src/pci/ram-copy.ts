@@ -35,7 +35,7 @@ export class RamCopy {
     } else if (write) {
       ram.set(length === bytes.length ? bytes : bytes.subarray(from, to), at)
     } else bytes.set(this.view(region, end - length, length), from)
-    if (write && region.dirty !== undefined) region.wrote(at, length)
+    if (write && region.dirty !== undefined) region.wrote(at, length, 'device')
   }
 
   /** The bytes of a region at a physical address. */

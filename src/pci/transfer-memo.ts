@@ -79,7 +79,7 @@ export class TransferMemo {
       view.set(bytes)
       const region = this.#regions[slot]!
       if (region.dirty !== undefined)
-        region.wrote(this.#start[slot]! + offset - region.base, length)
+        region.wrote(this.#start[slot]! + offset - region.base, length, 'device')
     }
     return true
   }

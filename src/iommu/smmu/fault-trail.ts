@@ -10,7 +10,13 @@ import { Contexts } from './contexts.js'
 import { EVENTS } from './events.js'
 import type { FaultEntry, FaultReport } from './faults.js'
 import { type Binding, isBinding, Requests } from './requests.js'
-import { type Stage2, Streams, type StreamTableRegisters, type TableMemory } from './streams.js'
+import {
+  type Stage2,
+  type Stream,
+  Streams,
+  type StreamTableRegisters,
+  type TableMemory,
+} from './streams.js'
 import { rangeOf, untagged, Walkers, type WalkMemory, walkAccess } from './walkers.js'
 
 /** A structure as read. */
@@ -70,6 +76,17 @@ export class TrailReader {
   whole(requester: number, pasid: number, address: bigint, write: boolean): FaultTrail {
     const access = write ? 'write' : 'read'
     return this.#trail(requester, pasid, address, { access, privileged: false })
+  }
+
+  /** The structures for a substream, as far as they lead. */
+  structures(requester: number, pasid: number): FaultTrail {
+    return this.#trail(requester, pasid, undefined, { access: 'read', privileged: false })
+  }
+
+  /** The STE of a requester as memory holds it; undefined when there is none. */
+  stream(requester: number): Stream | undefined {
+    this.#streams.clear()
+    return this.#requests.stream(requester)
   }
 
   /** The binding of a transaction as the tables say now; undefined when there is none. */

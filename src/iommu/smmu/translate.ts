@@ -15,6 +15,7 @@ import {
   type Translation,
 } from '../../pci/request.js'
 import { ASK_EACH_TIME } from '../../pci/upstream.js'
+import type { StaleUseDetector } from '../stale-use.js'
 import { AtsTranslator } from './ats.js'
 import { Caches } from './caches.js'
 import type { SmmuConfig } from './config.js'
@@ -33,6 +34,7 @@ import {
   type Refusal,
   Requests,
 } from './requests.js'
+import { SmmuStaleUse } from './stale-use.js'
 import type { Stalls } from './stalls.js'
 import { OVERRIDE } from './ste.js'
 import { type Stream, Streams, type StreamTableRegisters, type TableMemory } from './streams.js'
@@ -71,6 +73,8 @@ export class Translator {
   readonly streams: Streams
   readonly caches: Caches
   readonly trails: TrailReader
+  /** Set while stale use is looked for. */
+  stale: SmmuStaleUse | undefined = undefined
   readonly #requests: Requests
   readonly #walkers: Walkers
   readonly #ats: AtsTranslator
@@ -102,6 +106,13 @@ export class Translator {
     this.#ats = new AtsTranslator(this.#requests, this.#walkers, config, regs, out.faults)
     this.trails = new TrailReader(memory, config, regs)
     out.faults.trail = report => this.trails.read(report)
+  }
+
+  /** Looks for stale use from now on. */
+  detect(detector: StaleUseDetector): SmmuStaleUse {
+    const { caches, trails } = this
+    this.stale = new SmmuStaleUse(detector, { caches, trails, walkers: this.#walkers })
+    return this.stale
   }
 
   reset(): void {
@@ -150,6 +161,7 @@ export class Translator {
   translateAts(r: MemoryRequest, into: Translation): void {
     into.stalled = NOT_STALLED
     const b = this.#ats.request(r, into)
+    if (b) this.stale?.located(r, b)
     if (b && this.#point.on) this.#traceTables(r, b, into, false)
   }
 
@@ -192,6 +204,7 @@ export class Translator {
       else this.#terminate(r, into, stream, b)
       return
     }
+    this.stale?.located(r, b)
     if (b.context) this.#throughTables(r, into, b, slot)
     else if (this.#fits(r, into, stream)) {
       if (stream.stage2) this.#throughTables(r, into, b, slot)
@@ -229,7 +242,8 @@ export class Translator {
         return
       }
       caches.keep(b, hi, lo, w.pageBits, w.output, w.cacheable)
-    }
+      this.stale?.kept(r, b)
+    } else this.stale?.used(r, b)
     const { rights, output, pageBits } = caches
     const half = (rights >> shift) & HALF
     into.status = COMPLETION.SC
@@ -238,7 +252,7 @@ export class Translator {
     into.read = (half & PERM_READ) !== 0
     // A clean page is written only after a walk has set its dirty state.
     into.write = (half & PERM_WRITE) !== 0
-    this.#fillFront(r, b, rights, slot, into)
+    if (!this.stale) this.#fillFront(r, b, rights, slot, into)
     if (this.#point.on) this.#traceTables(r, b, into, cached)
   }
 

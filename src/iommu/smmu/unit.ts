@@ -8,6 +8,7 @@ import type { VirtualClock } from '../../base/clock.js'
 import { type LiveRegisters, RegisterFile } from '../../base/registers.js'
 import type { TraceBus, TracePoint } from '../../base/trace.js'
 import type { AddressSpace, MmioTarget } from '../../mem/address-space.js'
+import type { CacheObserver } from '../../pci/atc-observer.js'
 import {
   AT,
   COMPLETION,
@@ -18,6 +19,7 @@ import {
   Translation,
 } from '../../pci/request.js'
 import type { DownstreamPort, MessageSink, UpstreamTranslator } from '../../pci/upstream.js'
+import type { StaleUseDetector } from '../stale-use.js'
 import { type SmmuConfig, setIdentification, smmuConfig } from './config.js'
 import { EVENT_SIZE } from './events.js'
 import { Commands } from './execute.js'
@@ -29,6 +31,7 @@ import { Interrupts, type SmmuWire } from './msi.js'
 import { PageRequestQueue } from './page-requests.js'
 import { OutputQueue } from './queues.js'
 import { GUARDED, SMMU, SMMU_MMIO_SIZE, type SMMU_REGISTERS, STALL_MODEL } from './registers.js'
+import type { SmmuStaleUse } from './stale-use.js'
 import { Stalls } from './stalls.js'
 import type { RegisterEvent } from './trace.js'
 import { Translator } from './translate.js'
@@ -47,6 +50,8 @@ export interface SmmuUnitOptions {
   readonly trace: TraceBus
   /** For a unit that a VMM shows to its guest. */
   readonly hooks?: SmmuHooks
+  /** Looks for stale use while there is one. */
+  readonly staleUse?: StaleUseDetector | undefined
   /** Called at every fault, recorded or not. */
   readonly onFault?: (fault: SmmuFault) => void
   /** Interrupts whose message address is zero. */
@@ -86,6 +91,7 @@ export class SmmuUnit implements UpstreamTranslator, MessageSink, MmioTarget {
   readonly #response: TracePoint<PageGroupResponse>
   readonly #message = new MemoryRequest()
   readonly #answer = new Translation()
+  readonly #stale: SmmuStaleUse | undefined
 
   constructor(options: SmmuUnitOptions) {
     const { memory, clock, trace } = options
@@ -197,6 +203,7 @@ export class SmmuUnit implements UpstreamTranslator, MessageSink, MmioTarget {
       trace.point('smmu.command'),
       run => clock.timer(run),
     )
+    if (options.staleUse) this.#stale = translator.detect(options.staleUse)
     this.reset()
   }
 
@@ -218,6 +225,11 @@ export class SmmuUnit implements UpstreamTranslator, MessageSink, MmioTarget {
   /** Stalled transactions that wait for software. */
   get stalled(): number {
     return this.#stalls.count
+  }
+
+  /** What a function's translation cache must tell so that stale use in it is found; undefined when nobody looks. */
+  cacheObserver(requester: () => number): CacheObserver | undefined {
+    return this.#stale?.observer(requester)
   }
 
   /** What the tables say of an address under a PASID (or `NO_PASID`), past all caches and without a trace in them. */

@@ -17,14 +17,14 @@ const CONTEXTS_PER_TABLE = 128
 function store({ ram }: FrameAllocator, at: number, words: Uint32Array): void {
   const first = (at - ram.base) >>> 2
   for (let i = words.length - 1; i >= 0; i--) ram.words[first + i] = words[i]!
-  if (ram.dirty !== undefined) ram.wrote(at - ram.base, 4 * words.length)
+  if (ram.dirty !== undefined) ram.wrote(at - ram.base, 4 * words.length, 'driver')
 }
 
 /** Zeroes an entry, present bit first. */
 function clear({ ram }: FrameAllocator, at: number, bytes: number): void {
   const first = (at - ram.base) >>> 2
   for (let i = 0; i < bytes >> 2; i++) ram.words[first + i] = 0
-  if (ram.dirty !== undefined) ram.wrote(at - ram.base, bytes)
+  if (ram.dirty !== undefined) ram.wrote(at - ram.base, bytes, 'driver')
 }
 
 /** The root table of a unit and the context tables it leads to. */

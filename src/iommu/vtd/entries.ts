@@ -93,6 +93,9 @@ export class Entries {
   entry: FaultEntry | undefined = undefined
   /** FPD of a structure that was met before the lookup stopped. */
   suppress = false
+  /** Told of everything that is cached: the stale-use detector. */
+  filled: ((requester: number, pasid: number, made: Context | Binding) => void) | undefined =
+    undefined
   readonly #memory: Memory
   readonly #config: VtdConfig
   readonly #limit: number
@@ -126,7 +129,10 @@ export class Entries {
                 ? 'abortDmaMode'
                 : 'translationModeInvalid',
             )
-    if (context) this.#requester(requester).context = context
+    if (context) {
+      this.#requester(requester).context = context
+      this.filled?.(requester, NO_PASID, context)
+    }
     return context
   }
 
@@ -138,7 +144,10 @@ export class Entries {
     this.suppress = context.suppress
     this.entry = undefined
     const binding = this.#pasidEntry(context, pasid)
-    if (binding) cache.bindings.set(pasid, binding)
+    if (binding) {
+      cache.bindings.set(pasid, binding)
+      this.filled?.(requester, pasid, binding)
+    }
     return binding
   }
 

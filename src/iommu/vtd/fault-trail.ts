@@ -7,7 +7,7 @@ import type { EntryInto, EntrySource } from '../../paging/walk.js'
 import { nestedWalkSteps, type StageWalk, walkSteps } from '../../paging/walk-steps.js'
 import { AT, NO_PASID } from '../../pci/request.js'
 import type { VtdConfig } from './config.js'
-import { type Binding, Entries } from './entries.js'
+import { type Binding, type Context, Entries } from './entries.js'
 import { FAULT_REASONS } from './fault-reasons.js'
 import type { FaultEntry, FaultReport } from './faults.js'
 import { TTM } from './registers.js'
@@ -90,15 +90,27 @@ export class TrailReader {
     return { mode: this.#mode(), structures, walks }
   }
 
-  /** The binding of a request as the tables say now, past all caches. */
-  binding(requester: number, pasid: number): Binding | undefined {
+  /** The structures for a PASID, as far as they lead. */
+  structures(requester: number, pasid: number): FetchedStructure[] {
+    return this.#structures(requester, pasid, PASID_TABLE)
+  }
+
+  /** The context entry of a requester as the tables say now, past all caches. */
+  context(requester: number): Context | undefined {
     const fresh = this.#fresh
     fresh.root = this.#entries.root
     fresh.mode = this.#entries.mode
     fresh.clear()
-    const c = fresh.context(requester)
+    return fresh.context(requester)
+  }
+
+  /** The binding of a request as the tables say now, past all caches. */
+  binding(requester: number, pasid: number): Binding | undefined {
+    const c = this.context(requester)
     if (!c) return undefined
-    return c.binding ?? fresh.binding(requester, c, pasid === NO_PASID ? c.ridPasid : pasid)
+    if (c.binding) return c.binding
+    const id = pasid === NO_PASID ? c.ridPasid : pasid
+    return id < c.limit ? this.#fresh.binding(requester, c, id) : undefined
   }
 
   /** The walks of a binding; none when it passes addresses through. */
@@ -127,6 +139,7 @@ export class TrailReader {
     const context = SM_CONTEXT_ENTRY.at(bytesOf(found[1]!))
     if (!context.P) return found
     const id = pasid === NO_PASID ? context.RID_PASID : pasid
+    if (id >= 2 ** (context.PDTS + 13)) return found
     const slot = context.PASIDDIRPTR + Math.floor(id / PASIDS_PER_TABLE) * 8
     found.push(this.#structure('pasid-directory', slot, 8))
     const { P, SMPTBLPTR } = PASID_DIRECTORY_ENTRY.at(bytesOf(found[2]!))

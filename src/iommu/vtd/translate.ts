@@ -24,6 +24,7 @@ import {
   type Translation,
 } from '../../pci/request.js'
 import { ASK_EACH_TIME } from '../../pci/upstream.js'
+import type { StaleUseDetector } from '../stale-use.js'
 import { AtsTranslator } from './ats.js'
 import { Caches } from './caches.js'
 import type { VtdConfig } from './config.js'
@@ -44,6 +45,7 @@ import {
   isInterruptRange,
   Requests,
 } from './requests.js'
+import { VtdStaleUse } from './stale-use.js'
 import { PGTT } from './tables.js'
 import type { TranslationEvent } from './trace.js'
 import { walkEntries, walkFault } from './walk-faults.js'
@@ -67,6 +69,8 @@ export class Translator {
   readonly entries: Entries
   readonly caches: Caches
   readonly trails: TrailReader
+  /** Set while stale use is looked for. */
+  stale: VtdStaleUse | undefined = undefined
   readonly #requests: Requests
   readonly #walkers: Walkers
   readonly #ats: AtsTranslator
@@ -95,6 +99,13 @@ export class Translator {
     faults.trail = report => this.trails.read(report)
   }
 
+  /** Looks for stale use from now on. */
+  detect(detector: StaleUseDetector): VtdStaleUse {
+    const { entries, caches, trails } = this
+    this.stale = new VtdStaleUse(detector, { entries, caches, trails, walkers: this.#walkers })
+    return this.stale
+  }
+
   reset(): void {
     this.#enabled = false
     this.latchRoot(0, TTM.LEGACY)
@@ -115,7 +126,7 @@ export class Translator {
 
   /** See `UpstreamTranslator`: answers hold until the next invalidation, as those in the front table do. */
   get answers(): number {
-    return this.#point.on ? ASK_EACH_TIME : this.caches.epochs
+    return this.#point.on || this.stale ? ASK_EACH_TIME : this.caches.epochs
   }
 
   /** Answers an untranslated or translated request; see `UpstreamTranslator`. */
@@ -157,6 +168,7 @@ export class Translator {
       return
     }
     const b = this.#ats.answer(r, into)
+    if (b) this.stale?.located(r, b)
     if (b && this.#point.on) this.#traceTables(r, b, into, false)
   }
 
@@ -209,6 +221,7 @@ export class Translator {
     }
     const privileged = requests.privileged(r)
     const execute = pasid !== NO_PASID && r.execute
+    this.stale?.located(r, b)
     const passThrough = b.pgtt === PGTT.PASS_THROUGH
     const refused =
       requests.forbids(b, privileged, execute) ??
@@ -241,7 +254,8 @@ export class Translator {
       if (!b.noExecute && b.tagPasid !== NO_PASID)
         rights |= (rights & (PERM_READ | PERM_USER_READ)) << 2
       caches.keep(b, hi, lo, w.pageBits, w.output, rights)
-    }
+      this.stale?.kept(r, b)
+    } else this.stale?.used(r, b, privileged, execute)
     const { rights, output } = caches
     let { pageBits } = caches
     if (coversInterruptRange(output, pageBits)) {
@@ -258,7 +272,7 @@ export class Translator {
     into.read = (half & PERM_READ) !== 0
     // A clean page is written only after a walk has set its dirty flag.
     into.write = (half & PERM_WRITE) !== 0
-    this.#fillFront(r, b, half, rights, slot, into)
+    if (!this.stale) this.#fillFront(r, b, half, rights, slot, into)
     if (this.#point.on) this.#traceTables(r, b, into, cached)
   }
 
@@ -299,6 +313,7 @@ export class Translator {
       this.#refuse(r, into, this.entries.failure, this.#requests.why(), this.entries.suppress)
       return
     }
+    this.stale?.context(r, c)
     const legacy = c.binding !== undefined
     const refused = c.deviceTlb
       ? this.#requests.refusesHostAddress(legacy, r.hi, r.lo)

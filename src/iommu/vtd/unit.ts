@@ -8,6 +8,7 @@ import type { VirtualClock } from '../../base/clock.js'
 import { type LiveRegisters, RegisterFile } from '../../base/registers.js'
 import type { TraceBus, TracePoint } from '../../base/trace.js'
 import type { AddressSpace, MmioTarget } from '../../mem/address-space.js'
+import type { CacheObserver } from '../../pci/atc-observer.js'
 import type {
   AtsInvalidation,
   MemoryRequest,
@@ -16,6 +17,7 @@ import type {
   Translation,
 } from '../../pci/request.js'
 import type { DownstreamPort, MessageSink, UpstreamTranslator } from '../../pci/upstream.js'
+import type { StaleUseDetector } from '../stale-use.js'
 import { setCapabilities, type VtdConfig, vtdConfig } from './config.js'
 import { EventInterrupt } from './events.js'
 import type { FaultTrail } from './fault-trail.js'
@@ -34,6 +36,7 @@ import {
   vtdBank,
 } from './registers.js'
 import { InterruptRemapper } from './remap.js'
+import type { VtdStaleUse } from './stale-use.js'
 import type { RegisterEvent } from './trace.js'
 import { Translator } from './translate.js'
 
@@ -51,6 +54,8 @@ export interface VtdUnitOptions {
   readonly trace: TraceBus
   /** For a unit that a VMM shows to its guest. */
   readonly hooks?: VtdHooks
+  /** Looks for stale use while there is one. */
+  readonly staleUse?: StaleUseDetector | undefined
   /** Called at every fault, recorded or not. */
   readonly onFault?: (fault: VtdFault) => void
 }
@@ -80,6 +85,7 @@ export class VtdUnit implements UpstreamTranslator, MessageSink, MmioTarget {
   /** Offsets of VCMD_REG and VCRSP_REG; -1 without virtual commands. */
   readonly #vcmd: number = -1
   readonly #vcrsp: number = -1
+  readonly #stale: VtdStaleUse | undefined
 
   constructor(options: VtdUnitOptions) {
     const { memory, interrupts, clock, trace } = options
@@ -173,6 +179,7 @@ export class VtdUnit implements UpstreamTranslator, MessageSink, MmioTarget {
       trace.point('vtd.invalidate'),
       run => clock.timer(run),
     )
+    if (options.staleUse) this.#stale = translator.detect(options.staleUse)
     this.reset()
   }
 
@@ -198,6 +205,11 @@ export class VtdUnit implements UpstreamTranslator, MessageSink, MmioTarget {
     return this.regs.GSTS_REG.RTPS && this.#translator.entries.mode === TTM.SCALABLE
       ? this.#translator.entries.root
       : 0
+  }
+
+  /** What a function's translation cache must tell so that stale use in it is found; undefined when nobody looks. */
+  cacheObserver(requester: () => number): CacheObserver | undefined {
+    return this.#stale?.observer(requester)
   }
 
   /** What the tables say of an address under a PASID (or `NO_PASID`), past all caches and without a trace in them. */

@@ -6,6 +6,7 @@
 import { bank, bits, flag, r16 } from '../../base/fields.js'
 import { RegisterFile } from '../../base/registers.js'
 import { TranslationCache } from '../atc.js'
+import { type CacheObserver, ObservedCache } from '../atc-observer.js'
 import { type Capability, type CapabilityFactory, extendedHeader } from '../capability.js'
 import { EXTENDED } from '../ids.js'
 import type { AtsInvalidation } from '../request.js'
@@ -29,7 +30,7 @@ export class AtsCapability implements Capability {
   readonly id = EXTENDED.ATS
   readonly extended = true
   readonly file: RegisterFile<typeof ATS>
-  readonly cache = new TranslationCache()
+  cache = new TranslationCache()
   enabled = false
   /** log2 of the smallest translation unit. */
   unitBits = 12
@@ -41,6 +42,11 @@ export class AtsCapability implements Capability {
     this.#queueDepth = queueDepth & 31
     this.file = new RegisterFile(ATS, { onWrite: { Control: () => this.#controlled() } })
     this.reset()
+  }
+
+  /** Puts a cache in place of this one that tells what it holds and what is used. */
+  observe(observer: CacheObserver): void {
+    this.cache = new ObservedCache(observer)
   }
 
   /** Takes an Invalidate Request; true is its completion. With ATS disabled there is none. */

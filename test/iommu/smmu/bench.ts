@@ -6,7 +6,9 @@ import type { SmmuConfig } from '../../../src/iommu/smmu/config.js'
 import type { SmmuFault } from '../../../src/iommu/smmu/faults.js'
 import type { SmmuHooks } from '../../../src/iommu/smmu/hooks.js'
 import { SmmuUnit } from '../../../src/iommu/smmu/unit.js'
+import { StaleUseDetector } from '../../../src/iommu/stale-use.js'
 import { AddressSpace } from '../../../src/mem/address-space.js'
+import { watchRam } from '../../../src/mem/ram-watch.js'
 import {
   type AtsInvalidation,
   MemoryRequest,
@@ -243,6 +245,8 @@ export interface BenchOptions {
   config?: Partial<SmmuConfig>
   hooks?: SmmuHooks
   ramBytes?: number
+  /** Looks for stale use. */
+  detect?: boolean
   ramBase?: number
 }
 
@@ -273,8 +277,21 @@ export class Bench {
   pri = 0
   streams = 0
 
-  constructor({ config, hooks, ramBytes = 16 << 20, ramBase = 0 }: BenchOptions = {}) {
-    this.ram = this.memory.addRam(ramBase, new Uint8Array(ramBytes))
+  readonly detector: StaleUseDetector | undefined
+
+  constructor({
+    config,
+    hooks,
+    ramBytes = 16 << 20,
+    ramBase = 0,
+    detect = false,
+  }: BenchOptions = {}) {
+    const bytes = new Uint8Array(ramBytes)
+    this.detector = detect
+      ? new StaleUseDetector(this.clock, this.trace, this.memory, { base: ramBase, bytes })
+      : undefined
+    if (this.detector) watchRam(bytes, this.detector)
+    this.ram = this.memory.addRam(ramBase, bytes)
     this.#next = ramBase + 0x10_0000
     this.unit = new SmmuUnit({
       memory: this.memory,
@@ -294,6 +311,7 @@ export class Bench {
       clock: this.clock,
       trace: this.trace,
       onFault: fault => this.faults.push(fault),
+      staleUse: this.detector,
       wire: wire => this.wires.push(wire),
       sendEvent: () => this.sevs++,
     })

@@ -2,12 +2,14 @@
 // bits come from the tables under test only where a test is about something else.
 import { VirtualClock } from '../../../src/base/clock.js'
 import { TraceBus } from '../../../src/base/trace.js'
+import { StaleUseDetector } from '../../../src/iommu/stale-use.js'
 import type { VtdConfig } from '../../../src/iommu/vtd/config.js'
 import type { VtdFault } from '../../../src/iommu/vtd/faults.js'
 import type { VtdHooks } from '../../../src/iommu/vtd/hooks.js'
 import { VtdUnit } from '../../../src/iommu/vtd/unit.js'
 import { AddressSpace } from '../../../src/mem/address-space.js'
 import type { RamRegion } from '../../../src/mem/ram.js'
+import { watchRam } from '../../../src/mem/ram-watch.js'
 import {
   type AtsInvalidation,
   MemoryRequest,
@@ -82,6 +84,8 @@ export interface BenchOptions {
   config?: Partial<VtdConfig>
   hooks?: VtdHooks
   ramBytes?: number
+  /** Looks for stale use. */
+  detect?: boolean
 }
 
 export const BDF = 0x0100
@@ -106,8 +110,15 @@ export class Bench {
   wide = true
   gsts = 0
 
-  constructor({ config, hooks, ramBytes = 16 << 20 }: BenchOptions = {}) {
-    this.ram = this.memory.addRam(0, new Uint8Array(ramBytes))
+  readonly detector: StaleUseDetector | undefined
+
+  constructor({ config, hooks, ramBytes = 16 << 20, detect = false }: BenchOptions = {}) {
+    const bytes = new Uint8Array(ramBytes)
+    this.detector = detect
+      ? new StaleUseDetector(this.clock, this.trace, this.memory, { base: 0, bytes })
+      : undefined
+    if (this.detector) watchRam(bytes, this.detector)
+    this.ram = this.memory.addRam(0, bytes)
     this.unit = new VtdUnit({
       memory: this.memory,
       ...(config && { config }),
@@ -125,6 +136,7 @@ export class Bench {
       clock: this.clock,
       trace: this.trace,
       onFault: fault => this.faults.push(fault),
+      staleUse: this.detector,
     })
   }
 
