@@ -2,6 +2,7 @@
 import type { Case, Outcome, Subject } from './case.js'
 import type { Deviation } from './deviation.js'
 import type { Draw } from './random.js'
+import { SMMUV3 } from './smmu/architecture.js'
 import { VTD } from './vtd/architecture.js'
 
 /** A fault of ours, for people. */
@@ -38,4 +39,7 @@ export interface Architecture {
   story(c: Case): string[]
 }
 
-export const ARCHITECTURES: Readonly<Record<string, Architecture>> = { 'vt-d': VTD }
+export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
+  'vt-d': VTD,
+  smmuv3: SMMUV3,
+}

@@ -86,7 +86,7 @@ class Run {
     try {
       for (let i = from; i < from + count; i += BATCH) {
         const n = Math.min(BATCH, from + count - i)
-        await Promise.all(Array.from({ length: n }, (_, k) => this.#one(i + k)))
+        await this.#batch(i, n)
         this.#progress(count)
       }
     } finally {
@@ -95,6 +95,16 @@ class Run {
     this.#save()
     this.#summary((Date.now() - started) / 1000)
     return this.#unexplained > 0 ? 1 : 0
+  }
+
+  async #batch(from: number, n: number): Promise<void> {
+    try {
+      await Promise.all(Array.from({ length: n }, (_, k) => this.#one(from + k)))
+    } catch (e) {
+      if (e instanceof Error && !(e instanceof MissingQemu))
+        e.message += `\nCases ${from} to ${from + n - 1} of seed ${this.#options.seed} were under way.`
+      throw e
+    }
   }
 
   async #one(index: number): Promise<void> {

@@ -3,11 +3,11 @@
 import type { Case, DmaOutcome, Step } from '../case.js'
 import { sameRecord } from '../compare.js'
 import type { Deviation, Difference, Form } from '../deviation.js'
+import { mapWords } from '../rewrite.js'
 import {
   entriesInvalidated,
   iotlbInvalidated,
   mapInvalidations,
-  mapWords,
   pasidEntry,
   pathOf,
   scalablePlaces,

@@ -44,19 +44,6 @@ export function pasidEntry(d: Difference): bigint[] {
   return Array.from({ length: 8 }, (_, i) => words.get(places.pasid + i * 8) ?? 0n)
 }
 
-/** The same case with words, and stores to them, changed by `change`. */
-export function mapWords(c: Case, change: (at: number, value: bigint) => bigint): Case | undefined {
-  let changed = false
-  const apply = (at: number, value: bigint) => {
-    const now = change(at, value)
-    changed ||= now !== value
-    return now
-  }
-  const words = c.words.map(([at, value]) => [at, apply(at, value)] as const)
-  const steps = c.steps.map(s => (s.op === 'store' ? { ...s, value: apply(s.at, s.value) } : s))
-  return changed ? { ...c, words, steps } : undefined
-}
-
 /** The same case with other invalidations, queued or by CCMD_REG. */
 export function mapInvalidations(
   c: Case,
