@@ -1,14 +1,8 @@
 // RegisterFile: storage and access rules of a register bank. Software's accesses of any width go
 // through read and write and obey the access column; the model uses the live accessors and does not.
 
-import {
-  accessor,
-  type Bank,
-  bankInfo,
-  type Field,
-  type FieldValues,
-  type Register,
-} from './fields.js'
+import type { Bank, FieldValues, Register } from './fields.js'
+import { bankRules, liveRegister } from './register-rules.js'
 
 /** Live accessors for each register of a bank; `$value` is the whole register. */
 export type LiveRegisters<R> = {
@@ -42,12 +36,6 @@ interface Slot {
   readonly written: object
 }
 
-const live = Symbol('live')
-interface View {
-  readonly [live]: Uint32Array
-}
-const wordsOf = (v: View) => v[live]
-
 /**
  * The registers of one bank. Offsets with no register read as zero and ignore writes. Addresses are
  * bytes; an access may have any size and may straddle registers: each register sees its own bytes.
@@ -76,39 +64,35 @@ export class RegisterFile<const R extends object = object> {
   readonly #scratch = new DataView(new ArrayBuffer(8))
 
   constructor(bank: Bank & R, behaviour: RegisterBehaviour<R> = {}) {
-    const { size, name } = bankInfo(bank)
-    const words = (size + 3) >> 2
+    const rules = bankRules(bank)
+    const { size, words } = rules
     this.#words = new Uint32Array(words + 1)
     this.bytes = new Uint8Array(this.#words.buffer, 0, size)
     this.#written = new Uint32Array(words + 1)
     this.#writtenBytes = new Uint8Array(this.#written.buffer)
-    this.#rwWords = new Uint32Array(words + 1)
-    this.#rw1cWords = new Uint32Array(words + 1)
-    this.#rw1sWords = new Uint32Array(words + 1)
-    this.#woWords = new Uint32Array(words + 1)
-    this.#rw = new Uint8Array(this.#rwWords.buffer)
-    this.#rw1c = new Uint8Array(this.#rw1cWords.buffer)
-    this.#rw1s = new Uint8Array(this.#rw1sWords.buffer)
-    this.#wo = new Uint8Array(this.#woWords.buffer)
-    this.#resetBytes = new Uint8Array(size)
-    this.#slotAt = new Int16Array(size).fill(-1)
+    this.#rwWords = rules.rw
+    this.#rw1cWords = rules.rw1c
+    this.#rw1sWords = rules.rw1s
+    this.#woWords = rules.wo
+    this.#rw = new Uint8Array(rules.rw.buffer)
+    this.#rw1c = new Uint8Array(rules.rw1c.buffer)
+    this.#rw1s = new Uint8Array(rules.rw1s.buffer)
+    this.#wo = new Uint8Array(rules.wo.buffer)
+    this.#resetBytes = rules.resetBytes
+    this.#slotAt = rules.slotAt
     const regs: Record<string, object> = {}
-    for (const [key, r] of Object.entries<Register>(bank)) {
-      if (key in regs) throw new Error(`${name}.${key} twice`)
-      regs[key] = this.#live(r, this.#words)
-      this.#slotAt.fill(this.#slots.length, r.offset, r.offset + r.size)
+    for (const row of rules.rows) {
+      const { name, register } = row
+      regs[name] = liveRegister(row, this.#words)
       this.#slots.push({
-        name: key,
+        name,
         index: this.#slots.length,
-        offset: r.offset,
-        size: r.size,
-        onWrite: behaviour.onWrite?.[key as keyof R] as Slot['onWrite'],
-        onRead: behaviour.onRead?.[key as keyof R],
-        written: this.#live(r, this.#written),
+        offset: register.offset,
+        size: register.size,
+        onWrite: behaviour.onWrite?.[name as keyof R] as Slot['onWrite'],
+        onRead: behaviour.onRead?.[name as keyof R],
+        written: liveRegister(row, this.#written),
       })
-      for (const f of Object.values<Field>(r.fields)) this.#rule(r.offset, f)
-      for (let i = 0; i < r.size; i++)
-        this.#resetBytes[r.offset + i] = Number((r.reset >> BigInt(8 * i)) & 0xffn)
     }
     this.regs = regs as LiveRegisters<R>
     this.reset()
@@ -230,38 +214,5 @@ export class RegisterFile<const R extends object = object> {
 
   #readable(at: number): number {
     return at >= 0 && at < this.bytes.length ? this.bytes[at]! & ~this.#wo[at]! : 0
-  }
-
-  #rule(offset: number, f: Field): void {
-    for (let bit = f.lo; bit <= f.hi; bit++) {
-      const at = offset + (bit >> 3)
-      const m = 1 << (bit & 7)
-      if (f.access === 'rw') this.#rw[at]! |= m
-      else if (f.access === 'rw1c') this.#rw1c[at]! |= m
-      else if (f.access === 'rw1s') this.#rw1s[at]! |= m
-      else if (f.access === 'wo') this.#wo[at]! |= m
-    }
-  }
-
-  /** Accessors for one register over `words`; registers narrower than a word share it. */
-  #live(r: Register, words: Uint32Array): object {
-    const target: View = { [live]: words }
-    const base = r.offset >> 2
-    const shift = (r.offset & 3) * 8
-    const moved = (f: Field): Field => (shift ? { ...f, hi: f.hi + shift, lo: f.lo + shift } : f)
-    for (const [key, f] of Object.entries<Field>(r.fields))
-      Object.defineProperty(target, key, accessor(moved(f), wordsOf, base))
-    const whole: Field = {
-      kind: 'u64',
-      hi: shift + r.size * 8 - 1,
-      lo: shift,
-      access: 'rw',
-      doc: '',
-    }
-    Object.defineProperty(target, '$value', {
-      ...accessor(whole, wordsOf, base),
-      enumerable: false,
-    })
-    return target
   }
 }
