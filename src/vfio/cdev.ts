@@ -169,7 +169,12 @@ export class CdevFile implements OpenFile {
       bound.unbind()
       throw new ErrnoError('EFAULT', `${call}: not writable`)
     }
-    this.#held = env.open(this.bdf)
+    try {
+      this.#held = env.open(this.bdf)
+    } catch (error) {
+      bound.unbind()
+      throw error
+    }
     this.#bound = bound
     this.#all.set(this.bdf, bound)
     return 0

@@ -92,7 +92,12 @@ export class BoundDevice implements IommufdObject {
     this.unit = unit
     this.info = info
     this.#group.devices.add(this)
-    context.objects.add(this)
+    try {
+      context.objects.add(this)
+    } catch (error) {
+      this.destroy()
+      throw error
+    }
     context.get()
     core.onFault(bdf, fault => this.#take(fault))
   }
@@ -170,7 +175,13 @@ export class BoundDevice implements IommufdObject {
         if (!(error instanceof ErrnoError) || error.code !== 'EINVAL') throw error
       }
     }
-    const made = this.context.objects.add(new HwptPaging(ioas, this, { flags: 0, auto: true }))
+    const made = new HwptPaging(ioas, this, { flags: 0, auto: true })
+    try {
+      this.context.objects.add(made)
+    } catch (error) {
+      made.destroy()
+      throw error
+    }
     try {
       this.#put(made, pasid)
     } catch (error) {
