@@ -6,6 +6,7 @@ import * as kvm from '../../src/cpu/kvm/uapi.js'
 import type { MachineDescription } from '../../src/machine.js'
 import { s32 } from '../../src/sys/sys.js'
 import * as u from '../../src/uapi.js'
+import { IOMMUFD } from './iommufd.js'
 import { outcome, type World } from './world.js'
 
 /** A call in a state. */
@@ -472,6 +473,7 @@ export const CASES: readonly FailCase[] = [
   ...N13,
   ...GROUP,
   ...DEVICE,
+  ...IOMMUFD,
   ...KVM,
   ...OTHERS,
 ]

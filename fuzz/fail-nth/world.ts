@@ -5,6 +5,7 @@
 import { formatBdf } from '../../src/base/addr.js'
 import { ErrnoError, type ErrnoName } from '../../src/base/errno.js'
 import type { Domain, IommuDriver } from '../../src/iommu/domain.js'
+import type { NestedTable, PagingTable } from '../../src/iommu/user-tables.js'
 import { createMachine, type Machine, type MachineDescription } from '../../src/machine.js'
 import type { DevicePort } from '../../src/pci/device-model.js'
 import { type IoctlArgument, type Sys, s32 } from '../../src/sys/sys.js'
@@ -47,7 +48,34 @@ function guardDomain(world: World, domain: Domain): void {
   guard(world, guestTables, 'bindMsi', 'ENOMEM')
 }
 
+function guardTable(world: World, table: PagingTable | NestedTable): void {
+  for (const method of ['attach', 'replace'] as const) guard(world, table, method, 'ENOMEM')
+  if (!('map' in table)) return
+  guard(world, table, 'map', 'ENOMEM')
+  guard(world, table, 'setDirtyTracking', 'EOPNOTSUPP', on => on === true)
+  const nest = table.nest.bind(table)
+  table.nest = stage1 => {
+    world.machine?.kernel.failures.step('nest()', 'ENOMEM')
+    const nested = nest(stage1)
+    guardTable(world, nested)
+    return nested
+  }
+}
+
+function guardUserTables(world: World, driver: IommuDriver): void {
+  const { userTables } = driver
+  if (userTables === undefined) return
+  const alloc = userTables.alloc.bind(userTables)
+  userTables.alloc = options => {
+    world.machine?.kernel.failures.step('alloc()', 'ENOMEM')
+    const table = alloc(options)
+    guardTable(world, table)
+    return table
+  }
+}
+
 function guardDriver(world: World, driver: IommuDriver): IommuDriver {
+  guardUserTables(world, driver)
   const front = standIn(driver, domain => guardDomain(world, domain))
   return new Proxy(front, {
     get(target, name) {
@@ -151,6 +179,7 @@ export class World {
         p.memory.pinnedPages,
       ]),
       ...devices,
+      iommufd: m.vfio.iommufd?.holdings(),
     })
   }
 

@@ -2,6 +2,8 @@
 import { describe, expect, it } from 'vitest'
 import { CASES, type FailCase } from '../../fuzz/fail-nth/cases.js'
 import { failEach } from '../../fuzz/fail-nth/harness.js'
+import { World } from '../../fuzz/fail-nth/world.js'
+import { VFIO_DEVICE_BIND_IOMMUFD, vfio_device_bind_iommufd } from '../../src/uapi.js'
 
 it.each(CASES)('$call refuses at every step, leaves all as it was, and works when repeated', c => {
   const { steps } = failEach(c)
@@ -20,6 +22,18 @@ describe('the steps', () => {
   it('of BIND are those of both devices', () => {
     expect(stepsOf('container NESTING_OP, BIND').filter(s => s === 'bindGpasid()')).toHaveLength(2)
   })
+})
+
+it('BIND_IOMMUFD that found no memory leaves the group to another iommufd', () => {
+  const w = new World({ profile: 'L72' })
+  const { sys, host } = w
+  const device = sys.open(host.vfio.deviceFile(host.function('0000:01:00.0').bdf)!)
+  const [first, second] = [sys.open('/dev/iommu'), sys.open('/dev/iommu')]
+  const bind = (iommufd: number) =>
+    w.ioctl(device, VFIO_DEVICE_BIND_IOMMUFD, vfio_device_bind_iommufd({ iommufd }))
+  host.kernel.failures.failNth(1)
+  expect(() => bind(first)).toThrow('ENOMEM')
+  expect(bind(second)).toBe(0)
 })
 
 describe('what is wrong is told', () => {
