@@ -16,6 +16,7 @@ export {
   walkTree,
   walkTreeText,
 } from './explain/index.js'
+export type { StaleUse, TableChange } from './iommu/stale-use.js'
 export {
   createMachine,
   type DevicePlace,

@@ -100,6 +100,7 @@ function fromTrace(file: string, dma: boolean): Explanation[] {
 
 const isRefusal = ({ name, event }: TracedEvent, dma: boolean): boolean =>
   name === 'vtd.fault' ||
+  name === 'stale-use' ||
   name === 'smmu.fault' ||
   (dma && name === 'dma' && event['failure'] !== undefined)
 

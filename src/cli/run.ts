@@ -1,6 +1,7 @@
 // `vfio-emu run`: a guest on an emulated host, with one device passed through, told step by step.
 
 import { Command, Option } from 'commander'
+import { explain } from '../explain/index.js'
 import { createMachine, type Machine } from '../machine.js'
 import type { GuestEnd } from '../vmm/vmm.js'
 import { GUEST, readImage, runGuest } from './guest.js'
@@ -14,6 +15,7 @@ interface RunOptions {
   readonly iommu: 'vt-d'
   readonly machine?: string
   readonly trace?: string
+  readonly detectStaleUse?: boolean
   readonly json?: boolean
 }
 
@@ -25,6 +27,10 @@ export function runCommand(finish: (status: number) => void): Command {
     .addOption(new Option('--iommu <kind>', "the host's IOMMU").choices(['vt-d']).default('vt-d'))
     .option('--machine <FILE>', 'machine description, JSON (see docs/guides/machine-files.md)')
     .option('--trace <FILE>', 'write every trace event to FILE: .json for Perfetto, else NDJSON')
+    .option(
+      '--detect-stale-use',
+      'report translations used after their tables changed, not invalidated',
+    )
     .option('--json', 'print the steps as NDJSON')
     .action((options: RunOptions) => finish(run(options)))
 }
@@ -32,7 +38,10 @@ export function runCommand(finish: (status: number) => void): Command {
 function run(options: RunOptions): number {
   const description = loadMachine(options.machine)
   const image = readImage(options.guest ?? GUEST)
-  const machine = createMachine(description)
+  const machine = createMachine({
+    ...description,
+    ...(options.detectStaleUse && { detectStaleUse: true }),
+  })
   const tell = options.json ? jsonTeller() : textTeller()
   const endTrace = options.trace ? startTrace(machine, options.trace) : () => {}
   const story = new Story(machine, tell.step)
@@ -41,7 +50,8 @@ function run(options: RunOptions): number {
     const end = runGuest(machine, image)
     const holdings = machine.holdings()
     const clean = Object.values(holdings).every(n => n === 0)
-    const good = end.kind === 'exit' && end.code === 0 && clean
+    const fresh = machine.staleUses.length === 0
+    const good = end.kind === 'exit' && end.code === 0 && clean && fresh
     tell.end(machine, story, end, holdings, good)
     return good ? 0 : 1
   } finally {
@@ -114,9 +124,11 @@ function textTeller(): Teller {
         ['PASIDs', `${t.pasids} allocated, ${t.binds} bound, ${t.unbinds} unbound`],
         ['page requests', `${t.pageRequests}`],
         ['interrupts', `${t.interrupts}`],
+        ...(machine.description.detectStaleUse ? [['stale uses', `${t.staleUses}`]] : []),
         ['virtual time', formatTime(machine.clock.now).trim()],
       ]
       for (const line of columns(rows)) out(`  ${line}`)
+      for (const use of machine.staleUses) out(`\n${explain(use)}`)
       const verdict = good
         ? style.good('verified by the guest, nothing leaked')
         : style.bad('failed')

@@ -3,6 +3,8 @@
 
 import { formatBdf, hex, join } from '../base/addr.js'
 import type { TraceEvents, TraceName } from '../base/trace.js'
+import { explanation } from '../explain/index.js'
+import '../iommu/stale-use.js'
 import {
   IOMMU_NESTING_FEAT_BIND_PGTBL,
   IOMMU_NESTING_FEAT_CACHE_INVLD,
@@ -27,6 +29,7 @@ export interface Step {
     | 'guest'
     | 'flush'
     | 'fault'
+    | 'stale'
   readonly text: string
   /** The same for programs. */
   readonly data: Readonly<Record<string, unknown>>
@@ -43,6 +46,7 @@ export interface Totals {
   pasids: number
   binds: number
   unbinds: number
+  staleUses: number
 }
 
 const FEATURES: readonly (readonly [number, string])[] = [
@@ -70,6 +74,7 @@ export class Story {
     pasids: 0,
     binds: 0,
     unbinds: 0,
+    staleUses: 0,
   }
   readonly #machine: Machine
   readonly #tell: (step: Step) => void
@@ -152,6 +157,10 @@ export class Story {
         { ...e },
         true,
       )
+    })
+    this.#on('stale-use', e => {
+      this.totals.staleUses++
+      this.#say('stale', explanation(e).title, { ...e }, true)
     })
     this.#on('dma', e => this.#dma(e))
     this.#on('guest.console', e => this.#say('guest', e.line, e))

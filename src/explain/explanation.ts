@@ -25,6 +25,8 @@ export interface Explanation {
   /** The request as name and value. */
   readonly request: readonly (readonly [name: string, value: string])[]
   readonly tree: readonly ExplainedNode[]
+  /** Heading of the tree. Default: What was read. */
+  readonly heading?: string
   /** Where the specification says so. */
   readonly section: string
   readonly cause: string
@@ -41,7 +43,8 @@ export function explanationText(e: Explanation): string {
     lines.push('', 'Request')
     for (const [n, v] of e.request) lines.push(`  ${n.padEnd(name)}  ${v}`)
   }
-  if (e.tree.length > 0) lines.push('', 'What was read', ...e.tree.flatMap(n => nodeLines(n, '  ')))
+  if (e.tree.length > 0)
+    lines.push('', e.heading ?? 'What was read', ...e.tree.flatMap(n => nodeLines(n, '  ')))
   lines.push('', ...labelled('Section', e.section), ...labelled('Likely cause', e.cause))
   lines.push(...labelled('What to do', e.cure))
   return lines.join('\n')

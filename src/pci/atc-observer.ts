@@ -1,6 +1,6 @@
 /**
- * A device's translation cache that tells what it keeps and when it is used, for detectors of stale use. A
- * transfer asks it page by page. Ordinary caches know nothing of observers: atc.ts.
+ * A device's translation cache that tells what it keeps and when it is used, page by page, for detectors of
+ * stale use. Ordinary caches know nothing of observers: atc.ts.
  */
 import { type AtcAsk, TranslationCache } from './atc.js'
 
@@ -41,8 +41,17 @@ export class ObservedCache extends TranslationCache {
     return slot
   }
 
-  override span(slot: number, ask: AtcAsk, limit: number): number {
-    // Up to the end of the 4 KiB page: the next one is looked up, and so observed.
-    return slot < 0 ? 0 : Math.min(limit, 4096 - (ask.lo & 4095))
+  override span(
+    slot: number,
+    ask: AtcAsk,
+    limit: number,
+    write: boolean,
+    execute: boolean,
+  ): number {
+    const bytes = super.span(slot, ask, limit, write, execute)
+    const { pasid, privileged, hi, lo } = ask
+    for (let done = 4096 - (lo & 4095); done < bytes; done += 4096)
+      this.lookup({ pasid, privileged, hi, lo: (lo + done) | 0, write, execute })
+    return bytes
   }
 }

@@ -31,6 +31,7 @@ export interface BenchOptions
     | 'pageResponseTimeoutNs'
     | 'namespaceDevices'
     | 'ramBytes'
+    | 'detectStaleUse'
   > {
   /** The model of both functions. */
   readonly device?: DeviceModel

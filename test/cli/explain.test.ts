@@ -6,7 +6,7 @@ import { toJson } from '../../src/cli/output.js'
 import { main } from '../../src/cli/program.js'
 import { explain } from '../../src/explain/index.js'
 import { Bench as SmmuBench } from '../iommu/smmu/bench.js'
-import { Bench } from '../iommu/vtd/bench.js'
+import { Bench, FULL } from '../iommu/vtd/bench.js'
 import { rows } from '../iommu/vtd/fault-stories.js'
 
 const folder = mkdtempSync(join(tmpdir(), 'vfio-emu-'))
@@ -153,6 +153,31 @@ describe('vfio-emu explain', () => {
     expect(readFileSync(path, 'utf8')).toContain('"event":"dma"')
     const { stdout } = await cli('explain', '--dma', path)
     expect(stdout).toMatch(/^DMA not-present: ATS: there is no translation now/)
+  })
+})
+
+describe('vfio-emu run --detect-stale-use', () => {
+  it('finds nothing in the main job, and says so', async () => {
+    const { status, stdout } = await cli('run', '--detect-stale-use')
+    expect(status).toBe(0)
+    expect(stdout).toMatch(/^ {2}stale uses +0$/m)
+  })
+  it('explain explains what a trace holds of it', async () => {
+    const b = new Bench({ detect: true })
+    const { directory } = b.scalable()
+    b.enable()
+    const root = b.alloc()
+    const leaf = b.map(root, 0x5000n, 0x50_0000n | FULL)
+    b.firstStage(directory, 5, root)
+    b.dma(0x5000n, { pasid: 5, write: true })
+    b.clock.advance(1234)
+    b.store(leaf, 0x51_0000n | FULL)
+    b.dma(0x5000n, { pasid: 5, write: true })
+    const [use] = b.detector!.uses
+    const path = file('stale', `${toJson({ event: 'stale-use', ...use })}\n`)
+    const { stdout } = await cli('explain', path)
+    await expect(stdout).toMatchFileSnapshot('../golden/explain/stale-use.txt')
+    expect(stdout).toBe(`${explain(use!)}\n`)
   })
 })
 

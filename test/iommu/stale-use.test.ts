@@ -297,11 +297,18 @@ describe('stale use of a device’s own cache', () => {
     expect(uses).toHaveLength(1)
   })
 
-  it('looks page by page, so that no page of a transfer is missed', () => {
-    const { b } = firstStage()
+  it('looks page by page, so that no page of a long transfer is missed', () => {
+    const { b, root, uses } = firstStage()
+    const next = b.map(root, VA + 0x1000n, (PAGE + 0x1000n) | FULL)
     const { cache, use, r } = device(b, BDF, 5)
-    r.lo = Number(VA) + 0x800
-    expect(cache.span(use(), r, 0x10000, false, false)).toBe(0x800)
+    const { output } = b.answer
+    const second = { ...r, lo: r.lo + 0x1000 }
+    cache.insert(second, output + 0x1000, 12, true, true, false)
+    const slot = use()
+    b.store(next, 0n)
+    r.lo += 0x800
+    expect(cache.span(slot, r, 0x10000, false, false)).toBe(0x1800)
+    expect(only(uses)).toMatchObject({ address: VA + 0x1000n, changes: [{ at: next }] })
   })
 
   it('behind an SMMUv3: ATC_INV is missing', () => {
