@@ -57,7 +57,10 @@ export class Areas {
   /** The areas that share a byte with the range, ascending; they may be removed meanwhile. */
   in(span: Span): Area[] {
     const found: Area[] = []
-    for (const { value } of this.#whole.entries(span.page, lastPage(span))) found.push(value)
+    const cursor = this.#cursor
+    const last = lastPage(span)
+    for (let more = cursor.seek(span.page); more && cursor.start <= last; more = cursor.next())
+      found.push(cursor.value)
     if (this.#odd.length === 0) return found
     found.push(...this.#odd.filter(o => overlap(o.span, span)))
     return found.sort((a, b) => (startsBefore(a.span, b.span) ? -1 : 1))

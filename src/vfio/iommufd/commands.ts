@@ -29,10 +29,11 @@ export function command<C, M extends Members>(
   minimum: number,
   run: (context: C, call: Call<M>) => void,
 ): Command<C> {
+  // Calls do not nest, so each command has one structure, written anew by every call.
+  const cmd = type()
   return {
     name,
     run(context, arg, caller) {
-      const cmd = type()
       const size = readSized(name, cmd.bytes, minimum, arg, caller.memory)
       const respond = () => {
         if (!caller.memory.copyOut(arg, cmd.bytes, Math.min(size, cmd.bytes.length)))
@@ -44,6 +45,10 @@ export function command<C, M extends Members>(
   }
 }
 
+/** The first member of a structure, while it is read. */
+const first = new Uint32Array(1)
+const firstBytes = new Uint8Array(first.buffer)
+
 /** Reads a structure that begins with its size. EFAULT, EINVAL below `minimum`, E2BIG; answers the caller's size. */
 export function readSized(
   name: string,
@@ -52,12 +57,12 @@ export function readSized(
   arg: number,
   memory: ProcessMemory,
 ): number {
-  const size = new Uint32Array(1)
-  if (!memory.copyIn(arg, new Uint8Array(size.buffer)))
+  if (!memory.copyIn(arg, firstBytes))
     throw new ErrnoError('EFAULT', `${name}: argument at ${hex(arg)} is not readable`)
-  if (size[0]! < minimum) throw new ErrnoError('EINVAL', `${name}: size ${size[0]} < ${minimum}`)
-  readGrown(name, into, size[0]!, arg, memory)
-  return size[0]!
+  const size = first[0]!
+  if (size < minimum) throw new ErrnoError('EINVAL', `${name}: size ${size} < ${minimum}`)
+  readGrown(name, into, size, arg, memory)
+  return size
 }
 
 const CHUNK = 4096
@@ -74,7 +79,20 @@ export function readGrown(
   memory: ProcessMemory,
 ): void {
   const known = into.length
-  const tail = new Uint8Array(Math.min(CHUNK, Math.max(0, size - known)))
+  if (size > known) checkTail(name, known, size, arg, memory)
+  if (size < known) into.fill(0)
+  if (!memory.copyIn(arg, into, Math.min(size, known)))
+    throw new ErrnoError('EFAULT', `${name}: argument at ${hex(arg)} is not readable`)
+}
+
+function checkTail(
+  name: string,
+  known: number,
+  size: number,
+  arg: number,
+  memory: ProcessMemory,
+): void {
+  const tail = new Uint8Array(Math.min(CHUNK, size - known))
   for (let at = known; at < size; at += CHUNK) {
     const n = Math.min(CHUNK, size - at)
     // Up to where memory ends, a byte that is set comes before the fault.
@@ -85,9 +103,6 @@ export function readGrown(
     }
     for (let i = 0; i < n; i++) if (tail[i] !== 0) throw tooBig(name, size, known)
   }
-  into.fill(0)
-  if (!memory.copyIn(arg, into, Math.min(size, known)))
-    throw new ErrnoError('EFAULT', `${name}: argument at ${hex(arg)} is not readable`)
 }
 
 const tooBig = (name: string, size: number, known: number) =>
@@ -95,8 +110,9 @@ const tooBig = (name: string, size: number, known: number) =>
 
 /** Refuses flags and reserved members that nobody defined. */
 export function unsupported(name: string, what: Readonly<Record<string, number>>): void {
-  for (const [member, value] of Object.entries(what))
-    if (value !== 0) throw new ErrnoError('EOPNOTSUPP', `${name}: ${member} ${hex(value)}`)
+  for (const member in what)
+    if (what[member] !== 0)
+      throw new ErrnoError('EOPNOTSUPP', `${name}: ${member} ${hex(what[member]!)}`)
 }
 
 /** A pointer member as a number; what is above 2^53 faults whichever its low bits are. */
