@@ -1,5 +1,6 @@
 // VFIO, as `vfio-emu/vfio` exports it. Structures and numbers are `vfio-emu/uapi`.
 
+export type { Iommufd, IommufdHoldings } from './iommufd/service.js'
 export { Mdev, type MdevModel, type MdevOptions, type MdevRegion } from './mdev.js'
 export {
   type ProfileName,
