@@ -7,8 +7,8 @@ import { accessor, type Bank, bankInfo, type Field, type Register } from './fiel
 export interface RegisterRow {
   readonly name: string
   readonly register: Register
-  /** Properties of its live object. */
-  readonly accessors: PropertyDescriptorMap
+  /** Makes a live object of it: accessors over `words`; registers narrower than a word share one. */
+  readonly live: (words: Uint32Array) => object
 }
 
 /** What a bank's table says, by byte and by word. */
@@ -32,10 +32,6 @@ interface View {
   readonly [live]: Uint32Array
 }
 const wordsOf = (v: View) => v[live]
-
-/** A register's accessors over `words`; registers narrower than a word share one. */
-export const liveRegister = ({ accessors }: RegisterRow, words: Uint32Array): object =>
-  Object.defineProperties({ [live]: words }, accessors)
 
 const known = new WeakMap<object, BankRules>()
 
@@ -70,7 +66,7 @@ function workOut(bank: Bank): BankRules {
   for (const [key, r] of Object.entries<Register>(bank)) {
     if (rules.rows.some(row => row.name === key)) throw new Error(`${name}.${key} twice`)
     rules.slotAt.fill(rules.rows.length, r.offset, r.offset + r.size)
-    rules.rows.push({ name: key, register: r, accessors: accessorsOf(r) })
+    rules.rows.push({ name: key, register: r, live: liveOf(r) })
     for (const f of Object.values<Field>(r.fields)) {
       const masked = bytes[f.access]
       for (let bit = f.lo; masked && bit <= f.hi; bit++)
@@ -82,21 +78,21 @@ function workOut(bank: Bank): BankRules {
   return rules
 }
 
-function accessorsOf(r: Register): PropertyDescriptorMap {
+/** The accessors sit on a prototype of the register's own, so that a file of many registers is soon made. */
+function liveOf(r: Register): (words: Uint32Array) => object {
+  class Live implements View {
+    readonly [live]: Uint32Array
+    constructor(words: Uint32Array) {
+      this[live] = words
+    }
+  }
   const base = r.offset >> 2
   const shift = (r.offset & 3) * 8
-  const accessors: PropertyDescriptorMap = {}
-  for (const [key, f] of Object.entries<Field>(r.fields)) {
-    const moved = shift ? { ...f, hi: f.hi + shift, lo: f.lo + shift } : f
-    accessors[key] = accessor(moved, wordsOf, base)
-  }
-  const whole: Field = {
-    kind: 'u64',
-    hi: shift + r.size * 8 - 1,
-    lo: shift,
-    access: 'rw',
-    doc: '',
-  }
-  accessors['$value'] = { ...accessor(whole, wordsOf, base), enumerable: false }
-  return accessors
+  const define = (key: string, f: Field) =>
+    Object.defineProperty(Live.prototype, key, accessor(f, wordsOf, base))
+  for (const [key, f] of Object.entries<Field>(r.fields))
+    define(key, shift ? { ...f, hi: f.hi + shift, lo: f.lo + shift } : f)
+  const hi = shift + r.size * 8 - 1
+  define('$value', { kind: 'u64', hi, lo: shift, access: 'rw', doc: '' })
+  return words => new Live(words)
 }

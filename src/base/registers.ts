@@ -2,7 +2,7 @@
 // through read and write and obey the access column; the model uses the live accessors and does not.
 
 import type { Bank, FieldValues, Register } from './fields.js'
-import { bankRules, liveRegister } from './register-rules.js'
+import { bankRules } from './register-rules.js'
 
 /** Live accessors for each register of a bank; `$value` is the whole register. */
 export type LiveRegisters<R> = {
@@ -83,7 +83,7 @@ export class RegisterFile<const R extends object = object> {
     const regs: Record<string, object> = {}
     for (const row of rules.rows) {
       const { name, register } = row
-      regs[name] = liveRegister(row, this.#words)
+      regs[name] = row.live(this.#words)
       this.#slots.push({
         name,
         index: this.#slots.length,
@@ -91,7 +91,7 @@ export class RegisterFile<const R extends object = object> {
         size: register.size,
         onWrite: behaviour.onWrite?.[name as keyof R] as Slot['onWrite'],
         onRead: behaviour.onRead?.[name as keyof R],
-        written: liveRegister(row, this.#written),
+        written: row.live(this.#written),
       })
     }
     this.regs = regs as LiveRegisters<R>
