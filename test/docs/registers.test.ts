@@ -1,0 +1,44 @@
+// docs/registers is what the register tables say. `npm run docs:registers` writes it anew.
+import { existsSync, readdirSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { expect, it } from 'vitest'
+import { type Bank, bankInfo } from '../../src/base/fields.js'
+import { pageName, registerIndex, registerPage } from '../../src/explain/register-page.js'
+import { vtdBank } from '../../src/iommu/vtd/registers.js'
+
+const src = resolve(import.meta.dirname, '../../src')
+const docs = resolve(import.meta.dirname, '../../docs/registers')
+const rooms = ['pci', 'iommu', 'cpu']
+
+const isBank = (v: unknown): v is Bank =>
+  typeof v === 'object' && v !== null && bankInfo(v as Bank) !== undefined
+
+/** The banks that modules export; of VT-d the whole one, with a fault record and the virtual command registers. */
+async function findBanks(): Promise<Map<string, Bank>> {
+  const found = new Map<string, Bank>()
+  for (const room of rooms)
+    for (const file of readdirSync(join(src, room), { recursive: true, encoding: 'utf8' })) {
+      if (!file.endsWith('.ts')) continue
+      const exported = (await import(join(src, room, file))) as Record<string, unknown>
+      for (const value of Object.values(exported))
+        for (const v of [value, (value as { bar0?: unknown } | null)?.bar0])
+          if (isBank(v) && Object.keys(v).length > 0) found.set(pageName(v), v)
+    }
+  found.set('vt-d', vtdBank({ faultRecords: 1, virtualCommand: true, edition: '3.3' }))
+  return new Map([...found].sort(([a], [b]) => (a < b ? -1 : 1)))
+}
+
+const banks = await findBanks()
+
+it.each([...banks])('%s.md shows its bank', async (file, bank) => {
+  await expect(registerPage(bank)).toMatchFileSnapshot(join(docs, `${file}.md`))
+})
+
+it('the index leads to every page', async () => {
+  await expect(registerIndex(banks)).toMatchFileSnapshot(join(docs, 'README.md'))
+})
+
+it('there is no page of a bank that is gone', () => {
+  const pages = existsSync(docs) ? readdirSync(docs).filter(f => f !== 'README.md') : []
+  expect(pages.filter(f => !banks.has(f.replace(/\.md$/, '')))).toEqual([])
+})
