@@ -144,7 +144,7 @@ function requestRows(r: VtdRequest): [string, string][] {
 function ending({ mode }: FaultTrail, refused: string): string {
   const [, why] = refused.split(`${REQUEST}, where `)
   return why === undefined
-    ? `The unit, in ${mode} mode, came to ${refused}.`
+    ? `The unit, in ${mode} mode, came to ${/^(the |RTADDR)/.test(refused) ? '' : 'the '}${refused}.`
     : `The unit, in ${mode} mode, refused ${REQUEST}: ${why}.`
 }
 
