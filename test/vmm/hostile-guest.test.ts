@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { DEFAULT_MACHINE } from '../../src/cli/machine-file.js'
 import { createMachine, type Machine } from '../../src/machine.js'
 import { GUEST_BDF, GUEST_MAP, Vmm } from '../../src/vmm/vmm.js'
+import { tinyElf } from '../support/elf.js'
 import { xorshift } from '../support/random.js'
 
 const image = readFileSync(resolve(import.meta.dirname, '../../guests/built/sva-x86_64.elf'))
@@ -137,24 +138,6 @@ describe('a hostile guest', () => {
 })
 
 describe('a guest that gives up', () => {
-  const stub = (code: number[]): Uint8Array => {
-    const bytes = new Uint8Array(120 + code.length)
-    const v = new DataView(bytes.buffer)
-    bytes.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1])
-    v.setUint16(16, 2, true)
-    v.setUint16(18, 62, true)
-    v.setBigUint64(24, 0x10_0000n, true)
-    v.setBigUint64(32, 64n, true)
-    v.setUint16(54, 56, true)
-    v.setUint16(56, 1, true)
-    v.setUint32(64, 1, true)
-    v.setBigUint64(72, 120n, true)
-    v.setBigUint64(88, 0x10_0000n, true)
-    v.setBigUint64(96, BigInt(code.length), true)
-    v.setBigUint64(104, BigInt(code.length), true)
-    bytes.set(code, 120)
-    return bytes
-  }
   // biome-ignore format: table
   it.each([
     ['halts with interrupts off',       [0xfa, 0xf4],       { kind: 'stuck' }],
@@ -164,7 +147,7 @@ describe('a guest that gives up', () => {
   ])('%s: the monitor says so', (_, code, end) => {
     const machine = createMachine(DEFAULT_MACHINE)
     const sys = machine.spawn({ capabilities: ['CAP_IPC_LOCK'] })
-    const vmm = new Vmm({ sys, trace: machine.trace, ramBytes: RAM, image: stub(code), group: machine.groupOf(AT), device: AT })
+    const vmm = new Vmm({ sys, trace: machine.trace, ramBytes: RAM, image: tinyElf(code), group: machine.groupOf(AT), device: AT })
     if (end.kind === 'limit') for (let n = 1; n <= 5; n++) machine.clock.later(() => vmm.kick(), n * 1000)
     expect(vmm.run(5)).toEqual(end)
     vmm.close()
