@@ -19,6 +19,8 @@ export interface CaseOptions extends RigOptions {
   /** Where a shrunk case is: what a report printed. */
   readonly path?: string
   readonly replayPath?: string
+  /** Whether a failure is shrunk; it is unless told otherwise. */
+  readonly shrink?: boolean
 }
 
 /** A case that failed, shrunk. */
@@ -116,6 +118,7 @@ export function runCase(seed: number, options: CaseOptions): CaseResult {
   const out = fc.check(property, {
     seed,
     numRuns: 1,
+    endOnFailure: options.shrink === false,
     ...(options.path === undefined ? {} : { path: options.path }),
   })
   if (!out.failed) return { seed, steps, failure: undefined }

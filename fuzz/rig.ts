@@ -12,10 +12,18 @@ import {
   vfio_region_dma_fault_response,
 } from '../src/uapi.js'
 import { PLACES } from './devices.js'
-import { CAPACITY, ENTRY_LIMIT, MEMLOCK, PAGES, type Page, QUOTA } from './model/state.js'
+import {
+  CAPACITY,
+  ENTRY_LIMIT,
+  GUEST_PAGE,
+  MEMLOCK,
+  PAGES,
+  type Page,
+  QUOTA,
+} from './model/state.js'
 
 const MIB = 2 ** 20
-/** Where a page's tag is; table entries are at its start. */
+/** Where a page's tag is; table entries are below. */
 export const TAG_AT = 0x800
 /** Present, user, accessed, dirty: all but the right to write. */
 const ENTRY_BITS = 0x65
@@ -27,6 +35,8 @@ export type Result = number | string
 /** How rigs differ. */
 export interface RigOptions {
   readonly profile?: NonNullable<MachineDescription['profile']>
+  /** Puts another driver in front of the IOMMU's, to see whether its faults are found. */
+  readonly drivers?: NonNullable<MachineDescription['drivers']>
 }
 
 /** A page request as the device saw it answered. */
@@ -64,6 +74,7 @@ export class Rig {
         }),
       })),
       ...(options.profile === undefined ? {} : { profile: options.profile }),
+      ...(options.drivers === undefined ? {} : { drivers: options.drivers }),
     })
     this.groups = PLACES.map(p => this.machine.groupOf(p.name))
     this.delivers = this.machine.vfio.rules.faultRegions
@@ -77,7 +88,7 @@ export class Rig {
     this.say(`process ${this.systems.length - 1} starts`)
     for (const page of pages) {
       this.#view(page).setUint32(TAG_AT, page.tag, true)
-      for (let i = 0; i < page.entries.length; i++) this.writeEntry(page, i)
+      for (const index of page.entries.keys()) this.writeEntry(page, index)
     }
     return 0
   }
@@ -113,7 +124,7 @@ export class Rig {
 
   /** Writes an entry of a page as the model has it, as the process's own processor would. */
   writeEntry(page: Page, index: number): void {
-    const entry = page.entries[index]!
+    const entry = page.entries.get(index) ?? 0
     const bits = entry === 0 ? 0 : entry | ENTRY_BITS
     this.#view(page).setBigUint64(index * 8, BigInt(bits), true)
   }
@@ -139,7 +150,7 @@ export class Rig {
       this.systems[process]!.pread(fd, fault.bytes, 9n * REGION + at)
       const { pasid, addr, grpid } = fault.event.prm
       if (fault.type === IOMMU_FAULT_PAGE_REQ)
-        this.#read.push({ device, pasid, page: Number(addr >> 12n), group: grpid })
+        this.#read.push({ device, pasid, page: Number(addr >> 12n) - GUEST_PAGE, group: grpid })
       tail = (tail + 1) % ring.nb_entries
     }
     this.poke(process, fd, 9, 0, new Uint8Array(Uint32Array.of(tail).buffer))

@@ -29,9 +29,10 @@ import {
   vfio_iommu_type1_nesting_op,
   vfio_iommu_type1_pasid_request,
 } from '../../src/uapi.js'
+import { leafTable } from '../model/dma.js'
 import { OK } from '../model/outcome.js'
 import * as m from '../model/pasids.js'
-import { type Container, ENTRY, PAGES, type State } from '../model/state.js'
+import { type Container, ENTRY, GUEST_PAGE, PAGES, type Page, type State } from '../model/state.js'
 import { Disagreement, type Result, type Rig } from '../rig.js'
 import { descriptor, expect, type Found, type FuzzCommand, pasidOf, process, step } from './step.js'
 
@@ -202,32 +203,65 @@ const invalidate = (
   step(
     `invalidate(${of}, ${n}, PASID ${which}, caches ${caches}, ${range ? `${range.page}+${range.count}` : 'all'})`,
     s => container(s, of, n),
+    (s, rig, f) => invalidateOf(s, rig, f, pasidOf(s, on(f), which), caches, range),
+  )
+
+/** Of what the last DMA used. */
+const invalidateUsed = (caches: number, whole: boolean) =>
+  step(
+    `invalidateUsed(caches ${caches}, ${whole ? 'all' : 'the page'})`,
+    s => (s.used?.pasid === undefined ? undefined : containerOf(s)),
     (s, rig, f) => {
-      const pasid = pasidOf(s, on(f), which)
-      const info = iommu_cache_invalidate_info({
-        version: IOMMU_CACHE_INVALIDATE_INFO_VERSION_1,
-        cache: caches,
-        granularity: range ? IOMMU_INV_GRANU_ADDR : IOMMU_INV_GRANU_PASID,
-      })
-      if (range)
-        Object.assign(info.granu.addr_info, {
-          flags: IOMMU_INV_ADDR_FLAGS_PASID | IOMMU_INV_ADDR_FLAGS_LEAF,
-          pasid: BigInt(pasid),
-          addr: BigInt(range.page) * PAGE,
-          granule_size: PAGE,
-          nb_granules: BigInt(range.count),
-        })
-      else
-        Object.assign(info.granu.pasid_info, {
-          flags: IOMMU_INV_PASID_FLAGS_PASID,
-          pasid: BigInt(pasid),
-        })
-      const allowed = m.nests(on(f)) ?? OK
-      const what = `CACHE_INVLD PASID ${pasid}, ${range ? `pages ${range.page}+${range.count}` : 'all'}, caches ${caches}`
-      const done = expect(nestingOp(rig, f, what, VFIO_IOMMU_NESTING_OP_CACHE_INVLD, info), allowed)
-      if (done && caches & IOMMU_CACHE_INV_TYPE_IOTLB) m.invalidate(s, on(f), pasid, range)
+      const { pasid, page } = s.used!
+      invalidateOf(s, rig, f, pasid!, caches, whole ? undefined : { page, count: 1 })
     },
   )
+
+/** A descriptor of the container that the last DMA went through. */
+function containerOf(s: Readonly<State>): Found | undefined {
+  const container = s.used?.device.group.container
+  return container && descriptor(s, 0, 0, 'container', f => f.container === container)
+}
+
+/** Takes away what the last DMA used: the whole of it, which mostly is all of a process's memory. */
+const unmapUsed = () =>
+  step('unmapUsed()', containerOf, (s, rig, f) => {
+    const maps = on(f).driver?.mappings ?? []
+    const owner = maps.find(m => m.owner.fds.get(f.fd)?.container === on(f))?.owner ?? f.process
+    unmapFrom(s, rig, { ...f, process: owner }, 0, 2 ** 20)
+  })
+
+function invalidateOf(
+  s: State,
+  rig: Rig,
+  f: Found,
+  pasid: number,
+  caches: number,
+  range: { readonly page: number; readonly count: number } | undefined,
+): void {
+  const info = iommu_cache_invalidate_info({
+    version: IOMMU_CACHE_INVALIDATE_INFO_VERSION_1,
+    cache: caches,
+    granularity: range ? IOMMU_INV_GRANU_ADDR : IOMMU_INV_GRANU_PASID,
+  })
+  if (range)
+    Object.assign(info.granu.addr_info, {
+      flags: IOMMU_INV_ADDR_FLAGS_PASID | IOMMU_INV_ADDR_FLAGS_LEAF,
+      pasid: BigInt(pasid),
+      addr: BigInt(GUEST_PAGE + range.page) * PAGE,
+      granule_size: PAGE,
+      nb_granules: BigInt(range.count),
+    })
+  else
+    Object.assign(info.granu.pasid_info, {
+      flags: IOMMU_INV_PASID_FLAGS_PASID,
+      pasid: BigInt(pasid),
+    })
+  const allowed = m.nests(on(f)) ?? OK
+  const what = `CACHE_INVLD PASID ${pasid}, ${range ? `pages ${range.page}+${range.count}` : 'all'}, caches ${caches}`
+  const done = expect(nestingOp(rig, f, what, VFIO_IOMMU_NESTING_OP_CACHE_INVLD, info), allowed)
+  if (done && caches & IOMMU_CACHE_INV_TYPE_IOTLB) m.invalidate(s, on(f), pasid, range)
+}
 
 /** The guest changes a last-level entry of one of its tables, and tells nobody. */
 const edit = (of: number, table: number, index: number, page: number, write: boolean) =>
@@ -238,10 +272,35 @@ const edit = (of: number, table: number, index: number, page: number, write: boo
       return p?.protection === 'rw' ? p : undefined
     },
     (_, rig, p) => {
-      p.pages[table]!.entries[index] =
-        page === 0 ? 0 : page * ENTRY.FRAME + (write ? ENTRY.WRITE : 0)
-      rig.writeEntry(p.pages[table]!, index)
+      change(rig, p.pages[table]!, index, page, write)
       rig.say(`process ${p.id}: entry ${index} of page ${table} = ${page || 'none'}`)
+    },
+  )
+
+/** Makes the entry of one of a guest's addresses lead to a page, or nowhere. */
+function change(rig: Rig, table: Page, index: number, page: number, write: boolean): void {
+  const entry = page === 0 ? 0 : page * ENTRY.FRAME + (write ? ENTRY.WRITE : 0)
+  table.entries.set(GUEST_PAGE + index, entry)
+  rig.writeEntry(table, GUEST_PAGE + index)
+}
+
+/** The guest changes the entry that the last DMA used. */
+const editUsed = (page: number, write: boolean) =>
+  step(
+    `editUsed(${page === 0 ? 'none' : `page ${page}${write ? '' : ' read-only'}`})`,
+    s => {
+      const table = s.used && leafTable(s, s.used)
+      const p = table && s.processes.find(x => x.pages.includes(table))
+      return p?.alive && p.protection === 'rw' && s.used!.page < 4
+        ? { p, table: table! }
+        : undefined
+    },
+    (s, rig, { p, table }) => {
+      const index = s.used!.page
+      change(rig, table, index, page, write)
+      rig.say(
+        `process ${p.id}: entry ${index} of page ${p.pages.indexOf(table)} = ${page || 'none'}`,
+      )
     },
   )
 
@@ -308,6 +367,12 @@ export const callCommands: { weight: number; arbitrary: fc.Arbitrary<FuzzCommand
   { weight: 2, arbitrary: tuple(of, nth, number, number).map(a => free(...a)) },
   { weight: 7, arbitrary: tuple(of, nth, pasid, root, guest).map(a => bind(...a)) },
   { weight: 2, arbitrary: tuple(of, nth, pasid).map(a => unbind(...a)) },
+  { weight: 3, arbitrary: constant(unmapUsed()) },
+  { weight: 5, arbitrary: tuple(caches, fc.boolean()).map(a => invalidateUsed(...a)) },
+  {
+    weight: 6,
+    arbitrary: tuple(constantFrom(0, 8, 9, 10, 11), fc.boolean()).map(a => editUsed(...a)),
+  },
   { weight: 3, arbitrary: tuple(of, nth, pasid, caches, range).map(a => invalidate(...a)) },
   {
     weight: 4,

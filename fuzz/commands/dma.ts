@@ -9,7 +9,7 @@ import {
   iommu_page_response,
 } from '../../src/uapi.js'
 import { type Fate, fate, remember } from '../model/dma.js'
-import type { Device, Page, PageRequest } from '../model/state.js'
+import { type Device, GUEST_PAGE, type Page, type PageRequest, type State } from '../model/state.js'
 import { type DeviceRequest, Disagreement, type Rig, TAG_AT } from '../rig.js'
 import {
   boundOn,
@@ -25,7 +25,9 @@ const SUCCESS = 0
 const FAILURE = 2
 /** What a device sees of each code. */
 const SEEN = [0, 1, 15]
-const at = (page: number) => BigInt(page) * 4096n + BigInt(TAG_AT)
+/** The address of a page's tag, in the container's addresses or, under a PASID, in the guest's. */
+const at = (pasid: number | undefined, page: number) =>
+  BigInt(pasid === undefined ? page : GUEST_PAGE + page) * 4096n + BigInt(TAG_AT)
 
 /** Tags of writes begin here; those of new pages are below. */
 const WRITTEN = 1_000_000
@@ -70,25 +72,44 @@ const dma = (n: number, drawn: Drawn, page: number, write: boolean) => {
   return step(
     `${verb}(device ${n}, ${place(drawn, page)})`,
     s => deviceOf(s, n, byHand, drawn !== undefined),
-    (s, rig, d) => {
-      const pasid = drawn === undefined ? undefined : boundOn(s, d, drawn)
-      const allowed = fate(s, d, pasid, page, write)
-      const port = rig.ports[d.index]!.dma
-      const data = new Uint8Array(4)
-      const view = new DataView(data.buffer)
-      const tag = WRITTEN + s.made.tags++
-      if (write) view.setUint32(0, tag, true)
-      const where = iova(at(page))
-      const result = write
-        ? port.write(where, data, tagOf(pasid))
-        : port.read(where, data, tagOf(pasid))
-      settled(rig, `${d.facts.name} ${verb}, ${place(pasid, page)}`, result, allowed)
-      const { ok } = result
-      if (ok && write) checkWrite(rig, tag, allowed.pages)
-      else if (ok) checkRead(view.getUint32(0, true), allowed.pages)
-      remember(s, d, pasid, page)
-    },
+    (s, rig, d) =>
+      transfer(s, rig, d, drawn === undefined ? undefined : boundOn(s, d, drawn), page, write),
   )
+}
+
+/** What the last DMA did, once more. */
+const again = (write: boolean) =>
+  step(
+    `again(${write ? 'write' : 'read'})`,
+    s => s.used,
+    (s, rig, { device, pasid, page }) => transfer(s, rig, device, pasid, page, write),
+  )
+
+function transfer(
+  s: State,
+  rig: Rig,
+  d: Device,
+  pasid: number | undefined,
+  page: number,
+  write: boolean,
+): void {
+  const verb = write ? 'write' : 'read'
+  const allowed = fate(s, d, pasid, page, write)
+  const port = rig.ports[d.index]!.dma
+  const data = new Uint8Array(4)
+  const view = new DataView(data.buffer)
+  const tag = WRITTEN + s.made.tags++
+  if (write) view.setUint32(0, tag, true)
+  const where = iova(at(pasid, page))
+  const result = write
+    ? port.write(where, data, tagOf(pasid))
+    : port.read(where, data, tagOf(pasid))
+  settled(rig, `${d.facts.name} ${verb}, ${place(pasid, page)}`, result, allowed)
+  const { ok } = result
+  if (ok && write) checkWrite(rig, tag, allowed.pages)
+  else if (ok) checkRead(view.getUint32(0, true), allowed.pages)
+  remember(s, d, pasid, page)
+  if (ok) s.used = { device: d, pasid, page }
 }
 
 /** A translation ahead of use (ATS). */
@@ -100,7 +121,7 @@ const translate = (n: number, drawn: Drawn, page: number, write: boolean) =>
       const pasid = drawn === undefined ? undefined : boundOn(s, d, drawn)
       const allowed = fate(s, d, pasid, page, write)
       const port = rig.ports[d.index]!.dma
-      const result = port.translate(iova(at(page)), { write }, tagOf(pasid))
+      const result = port.translate(iova(at(pasid, page)), { write }, tagOf(pasid))
       const what = result.ok ? 'done' : result.reason
       rig.say(`${d.facts.name} translate, ${place(pasid, page)}: ${what}`)
       if (result.ok && allowed.pages.length === 0) throw new Disagreement('the model forbids this')
@@ -126,8 +147,8 @@ const copy = (of: number, n: number, drawn: Drawn, from: number, to: number) =>
       const poke = (r: { offset: number }, bytes: Uint8Array) =>
         rig.poke(p.id, fd, 0, r.offset, bytes)
       poke(STATUS, u32(3))
-      poke(SRC, u64(at(from)))
-      poke(DST, u64(at(to)))
+      poke(SRC, u64(at(pasid, from)))
+      poke(DST, u64(at(pasid, to)))
       poke(LEN, u32(4))
       poke(PASID, u32(pasid === undefined ? 0 : (0x8000_0000 | pasid) >>> 0))
       poke(CTRL, u32(1))
@@ -171,7 +192,12 @@ const pageRequest = (n: number, drawn: number, page: number, wait: boolean) =>
         if (real.code !== undefined) throw new Disagreement('a page request was answered twice')
         real.code = code
       }
-      const sent = rig.ports[d.index]!.dma.pageRequest(iova(at(page)), {}, tagOf(pasid), answered)
+      const sent = rig.ports[d.index]!.dma.pageRequest(
+        iova(at(pasid, page)),
+        {},
+        tagOf(pasid),
+        answered,
+      )
       const what = sent.ok ? 'sent' : sent.reason
       rig.say(`${d.facts.name} page request, ${place(pasid, page)}: ${what}`)
       const attached = d.group.container?.driver !== undefined
@@ -251,6 +277,7 @@ const { tuple, boolean } = fc
 /** Commands, and how often each is drawn. */
 export const dmaCommands: { weight: number; arbitrary: fc.Arbitrary<FuzzCommand> }[] = [
   { weight: 9, arbitrary: tuple(device, maybePasid, page, boolean()).map(a => dma(...a)) },
+  { weight: 12, arbitrary: boolean().map(again) },
   { weight: 3, arbitrary: tuple(device, maybePasid, page, boolean()).map(a => translate(...a)) },
   { weight: 3, arbitrary: tuple(of, nth, maybePasid, page, page).map(a => copy(...a)) },
   { weight: 4, arbitrary: tuple(device, pasid, page, boolean()).map(a => pageRequest(...a)) },

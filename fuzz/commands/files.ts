@@ -15,6 +15,7 @@ import {
   type Device,
   ENTRY,
   type Group,
+  GUEST_PAGE,
   PAGES,
   type Page,
   type Process,
@@ -34,10 +35,11 @@ const MASTER = 4
 
 /** A new process's memory: two tables of four levels that lead to the last four pages, in opposite orders. */
 function firstPages(s: State, process: number): Page[] {
-  const leads = (to: number) => [to * FRAME + WRITE, 0, 0, 0]
-  const last = [8, 9, 10, 11].map(page => page * FRAME + WRITE)
-  const tables = [leads(1), leads(2), leads(3), last]
-  tables.push(leads(5), leads(6), leads(7), [...last].reverse())
+  const leads = (to: number) => new Map([[0, to * FRAME + WRITE]])
+  const last = (pages: readonly number[]) =>
+    new Map(pages.map((page, i) => [GUEST_PAGE + i, page * FRAME + WRITE]))
+  const tables = [leads(1), leads(2), leads(3), last([8, 9, 10, 11])]
+  tables.push(leads(5), leads(6), leads(7), last([11, 10, 9, 8]))
   return Array.from({ length: PAGES }, (_, i) => m.makePage(s, (process + 1) * 100 + i, tables[i]))
 }
 

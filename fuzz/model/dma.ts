@@ -5,9 +5,11 @@ import {
   type Container,
   type Device,
   ENTRY,
+  GUEST_PAGE,
   type Page,
   type State,
   type Translation,
+  type Used,
 } from './state.js'
 
 /** A request's fate: the pages it may move, and whether it may be refused. */
@@ -70,6 +72,20 @@ function translate(
   return binding && first(c, binding.root, page)
 }
 
+/** The page of table whose last-level entry an address uses under a PASID; undefined when there is none. */
+export function leafTable(s: State, { device, pasid }: Used): Page | undefined {
+  const container = device.group.container
+  const binding = pasid === undefined ? undefined : s.pasids.get(pasid)?.bindings.get(device)
+  if (!container?.driver || binding === undefined) return undefined
+  let frame = binding.root
+  for (let level = 0; level < 3; level++) {
+    const entry = second(container, frame)?.page.entries.get(0) ?? 0
+    if (entry === 0) return undefined
+    frame = Math.floor(entry / ENTRY.FRAME)
+  }
+  return second(container, frame)?.page
+}
+
 /** Second stage: the container's mappings. */
 function second(c: Container, frame: number): Translation | undefined {
   const m = c.driver!.mappings.find(x => frame >= x.iova && frame < x.iova + x.pages.length)
@@ -80,10 +96,10 @@ function second(c: Container, frame: number): Translation | undefined {
 function first(c: Container, root: number, page: number): Translation | undefined {
   let access = 3
   let frame = root
-  for (const index of [0, 0, 0, page]) {
+  for (const index of [0, 0, 0, GUEST_PAGE + page]) {
     const table = second(c, frame)
     if (table === undefined || !(table.access & 1)) return undefined
-    const entry = table.page.entries[index] ?? 0
+    const entry = table.page.entries.get(index) ?? 0
     if (entry === 0) return undefined
     if (!(entry & ENTRY.WRITE)) access = 1
     frame = Math.floor(entry / ENTRY.FRAME)

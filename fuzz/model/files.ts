@@ -22,8 +22,8 @@ export const TYPE1_V2 = 3
 export const NESTING = 6
 
 /** A page with its content. */
-export function makePage(s: State, tag: number, entries: readonly number[] = [0, 0, 0, 0]): Page {
-  return { id: s.made.pages++, tag, entries: [...entries] }
+export function makePage(s: State, tag: number, entries?: ReadonlyMap<number, number>): Page {
+  return { id: s.made.pages++, tag, entries: new Map(entries) }
 }
 
 /** A process with that memory and no files. */

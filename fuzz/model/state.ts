@@ -11,15 +11,20 @@ export const CAPACITY = 18
 export const ENTRY_LIMIT = 6
 /** RLIMIT_MEMLOCK of every process, pages. */
 export const MEMLOCK = 30
+/**
+ * Page of the first address that a guest's tables map; they map few. Not among the pages that containers map, so
+ * that an invalidation of the one is none of the other.
+ */
+export const GUEST_PAGE = 128
 /** Size of the PASID space the hardware reports. */
 export const PASID_LIMIT = 2 ** 20
 
-/** One physical page, known by what it holds: a tag that DMA moves, and the first entries of a table. */
+/** One physical page, known by what it holds: a tag that DMA moves, and entries of a table. */
 export interface Page {
   readonly id: number
   tag: number
-  /** A frame number, in the guest's view, with flags: see ENTRY. */
-  readonly entries: number[]
+  /** By index; a frame number, in the guest's view, with flags: see ENTRY. */
+  readonly entries: Map<number, number>
 }
 
 /** Flags of a table entry beside the frame number, which is above them. */
@@ -152,8 +157,17 @@ export interface State {
   readonly pasids: Map<number, Pasid>
   /** Answers that an IOMMU or a device may still remember, by container, PASID and page. */
   readonly remembered: Map<Container, Map<string, Translation[]>>
+  /** The last DMA that went through: what comes next is often about it. */
+  used: Used | undefined
   /** How many pages and tags there have been, so that each is new. */
   readonly made: { pages: number; tags: number }
+}
+
+/** A device's use of an address. */
+export interface Used {
+  readonly device: Device
+  readonly pasid: number | undefined
+  readonly page: number
 }
 
 /** Where an address leads, and what may be done there. */
@@ -192,6 +206,7 @@ export function emptyState(facts: readonly DeviceFacts[]): State {
     contexts: new Map(),
     pasids: new Map(),
     remembered: new Map(),
+    used: undefined,
     made: { pages: 0, tags: 0 },
   }
 }

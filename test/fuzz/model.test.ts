@@ -1,7 +1,9 @@
 // A fixed short run of the model-based fuzzer, and the defect that it must find.
 import { describe, expect, it } from 'vitest'
-import { runCase } from '../../fuzz/cases.js'
+import { type CaseResult, runCase } from '../../fuzz/cases.js'
 import { modelSubject } from '../../fuzz/subjects.js'
+import type { Domain, IommuDriver } from '../../src/iommu/domain.js'
+import { standIn } from '../../src/testing/stand-in.js'
 
 const COMMANDS = 120
 
@@ -26,6 +28,15 @@ describe('the product does what the model says', () => {
   })
 })
 
+/** What the first of some seeds that fails says. */
+function firstOf(first: number, seeds: number, run: (seed: number) => CaseResult) {
+  for (let seed = first; seed < first + seeds; seed++) {
+    const { failure } = run(seed)
+    if (failure) return failure.message
+  }
+  return undefined
+}
+
 describe('a planted defect', () => {
   /** The first seed whose program shows what profile V7, taken literally, does wrong. */
   const found = once(() => {
@@ -42,6 +53,16 @@ describe('a planted defect', () => {
     expect(failure.commands.length).toBeLessThanOrEqual(4)
     expect(failure.calls.at(-1)).toMatch(/NESTING_OP, BIND PASID \d.* = EBUSY/)
     expect(failure.calls.filter(c => c.includes('BIND PASID'))).toHaveLength(2)
+  })
+
+  it.each([
+    ['forgets invalidations', 40, (d: Domain) => Object.assign(d, { cacheInvalidate: () => {} })],
+    ['forgets to flush what was unmapped', 1, (d: Domain) => Object.assign(d, { flush: () => {} })],
+  ] as const)('in a driver that %s is found, in 50 programs from seed %d', (_, first, spoil) => {
+    const drivers = (driver: IommuDriver) => [{ driver: standIn(driver, d => void spoil(d)) }]
+    const options = { commands: COMMANDS, shrink: false, drivers }
+    const message = firstOf(first, 50, seed => runCase(seed, options))
+    expect(message).toMatch(/forbids this DMA|^read \d+, where the model says/)
   })
 
   it('is found again from what the report says', () => {
