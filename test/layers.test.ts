@@ -7,15 +7,16 @@ const files = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter(f =
 
 // biome-ignore format: table
 const mayImport: Record<string, readonly string[]> = {
-  base:   [],
-  mem:    ['base'],
-  sys:    ['base', 'mem'],
-  paging: ['base', 'mem'],
-  pci:    ['base', 'mem'],
-  iommu:  ['base', 'mem', 'paging', 'pci'],
-  cpu:    ['base', 'mem', 'sys', 'paging'],
-  vfio:   ['base', 'mem', 'sys', 'pci', 'iommu'],
-  vmm:    ['base', 'mem', 'sys', 'paging', 'pci', 'iommu', 'vfio/uapi', 'cpu/kvm/uapi'],
+  base:    [],
+  mem:     ['base'],
+  sys:     ['base', 'mem'],
+  paging:  ['base', 'mem'],
+  pci:     ['base', 'mem'],
+  iommu:   ['base', 'mem', 'paging', 'pci'],
+  explain: ['base', 'mem', 'paging', 'pci', 'iommu'],
+  cpu:     ['base', 'mem', 'sys', 'paging'],
+  vfio:    ['base', 'mem', 'sys', 'pci', 'iommu'],
+  vmm:     ['base', 'mem', 'sys', 'paging', 'pci', 'iommu', 'vfio/uapi', 'cpu/kvm/uapi'],
 }
 
 const importsOf = (file: string): string[] =>

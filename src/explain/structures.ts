@@ -2,7 +2,7 @@
  * Structures and walks as nodes of an explanation: raw words, decoded fields, and the bit that refused the
  * request, found from the failure and the entry itself.
  */
-import { hex } from '../base/addr.js'
+import { halves, hex, split } from '../base/addr.js'
 import { type ExplainedField, explainFields } from '../base/explain.js'
 import type { Field, Fields, Layout } from '../base/fields.js'
 import { failureMeaning, granted } from '../paging/explain-walk.js'
@@ -55,10 +55,18 @@ export function bitsOutside(layout: Layout, words: readonly bigint[]): string[] 
   const inField = (bit: number) =>
     Object.values<Field>(layout.fields).some(f => bit >= f.lo && bit <= f.hi)
   words.forEach((word, i) => {
-    for (let b = 0; b < 64; b++)
-      if (((word >> BigInt(b)) & 1n) !== 0n && !inField(64 * i + b)) set.push(64 * i + b)
+    for (const b of bitsOf(word)) if (!inField(64 * i + b)) set.push(64 * i + b)
   })
   return runs(set)
+}
+
+/** Numbers of the bits that are set in a 64-bit word, low first. */
+export function bitsOf(word: bigint): number[] {
+  split(word)
+  const [lo, hi] = [halves[0]!, halves[1]!]
+  return Array.from({ length: 64 }, (_, b) => b).filter(
+    b => ((b < 32 ? lo >>> b : hi >>> (b - 32)) & 1) !== 0,
+  )
 }
 
 /** Numbers of set bits as runs, high first. */
@@ -176,7 +184,6 @@ const notValid = (step: WalkStep): string =>
     : 'bits 1:0 make it a block or table where this level has none'
 
 function reservedBits(step: WalkStep | undefined): string {
-  const reserved = step?.reserved ?? 0n
-  const bits = Array.from({ length: 64 }, (_, b) => b).filter(b => (reserved >> BigInt(b)) & 1n)
+  const bits = bitsOf(step?.reserved ?? 0n)
   return runs(bits).join(', ') || 'the address bits'
 }

@@ -1,5 +1,5 @@
 /** A VT-d fault recording register (11.4.7.6) decoded, as a machine's log or a debugger prints it: 128 bits. */
-import { hex } from '../base/addr.js'
+import { hex, highHalf } from '../base/addr.js'
 import { explainFields } from '../base/explain.js'
 import { layout } from '../base/fields.js'
 import { FAULT_REASONS, faultName } from '../iommu/vtd/fault-reasons.js'
@@ -41,7 +41,7 @@ export function explainVtdRecord(low: bigint, high: bigint): Explanation {
     name,
     requester: h.SID,
     pasid: h.PP ? h.PV : -1,
-    address: interrupt ? lo >> 48n : l.FI << 12n,
+    address: interrupt ? BigInt(highHalf(lo) >>> 16) : lo & ~0xfffn,
     access: interrupt ? 'interrupt' : kind === 'read' && h.EXE ? 'execute' : kind,
     privileged: h.PRIV,
     at: h.AT,

@@ -11,7 +11,7 @@ import { VTD_REGISTERS } from '../iommu/vtd/registers.js'
 import { CONTEXT_ENTRY, PASID_ENTRY, SM_CONTEXT_ENTRY } from '../iommu/vtd/tables.js'
 import type { StageWalk } from '../paging/walk-steps.js'
 import type { ExplainedNode } from './explanation.js'
-import { bitsOutside, fieldIs, fieldsOf } from './structures.js'
+import { bitsOf, bitsOutside, fieldIs, fieldsOf } from './structures.js'
 
 /** Name of a node about the request. */
 export const REQUEST = 'the request itself'
@@ -125,8 +125,8 @@ export function structureRefusal(
 function invalidFields(f: VtdFault, words: readonly bigint[]): readonly string[] {
   const bytes = new Uint8Array(64)
   new BigUint64Array(bytes.buffer).set(words)
-  const sagaw = Number((f.cap >> 8n) & 31n)
-  const width = (aw: number) => ((sagaw >> aw) & 1) === 1 && aw > 0
+  const widths = bitsOf(f.cap)
+  const width = (aw: number) => aw > 0 && widths.includes(8 + aw)
   if (f.name === 'smContextInvalid') {
     const { PRE, DTE } = SM_CONTEXT_ENTRY.at(bytes)
     return PRE && !DTE ? ['PRE', 'DTE'] : ['RID_PASID', 'PDTS']
@@ -183,5 +183,5 @@ function reservedRefusal(
 
 function has(ecap: bigint, name: string): boolean {
   const field = VTD_REGISTERS.ECAP_REG.fields[name as keyof typeof VTD_REGISTERS.ECAP_REG.fields]
-  return ((ecap >> BigInt(field.lo)) & 1n) !== 0n
+  return bitsOf(ecap).includes(field.lo)
 }

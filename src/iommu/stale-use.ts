@@ -169,7 +169,7 @@ export class StaleUseDetector implements RamWatcher {
   report(use: Omit<StaleUse, 'time'>): void {
     const { cache, requester, pasid, address, changes } = use
     const state = changes.map(c => `${c.at}=${c.after}`).join()
-    const key = `${cache} ${requester} ${pasid} ${address >> 12n} ${state}`
+    const key = `${cache} ${requester} ${pasid} ${address & ~0xfffn} ${state}`
     if (this.#reported.has(key)) return
     this.#reported.add(key)
     const complete: StaleUse = { time: this.#clock.now, ...use }

@@ -153,7 +153,7 @@ function entryStep(
   const raw = BigInt.asUintN(64, join(into.entryHi, into.entryLo))
   const last = depth === format.levels.length - 1
   const { bit, value } = format.block
-  const leaf = last || Number((raw >> BigInt(bit)) & 1n) === value
+  const leaf = last || ((into.entryLo >>> bit) & 1) === value
   const names = Object.entries(leaf ? format.bits.leaf : format.bits.table)
   const flags = names.filter(([, mask]) => (raw & mask) !== 0n).map(([name]) => name)
   return { ...step, raw, leaf, flags, reserved: raw & mustBeZero(format, level, leaf, access) }

@@ -2,12 +2,16 @@
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { le16 } from '../../src/bytes.js'
 import { DEFAULT_MACHINE } from '../../src/cli/machine-file.js'
 import { toJson } from '../../src/cli/output.js'
 import { type Step, Story } from '../../src/cli/story.js'
 import { explain } from '../../src/explain/index.js'
 import { createMachine, type Machine } from '../../src/machine.js'
+import { dmaCopy } from '../../src/pci/devices/dma-copy.js'
+import { s32 } from '../../src/sys/sys.js'
 import { bench } from '../../src/testing/index.js'
+import * as uapi from '../../src/uapi.js'
 import { Vmm } from '../../src/vmm/vmm.js'
 
 const image = readFileSync(resolve(import.meta.dirname, '../../guests/built/sva-x86_64.elf'))
@@ -64,6 +68,41 @@ describe('the detector in a whole machine', () => {
       pasid: 1,
       changes: [{ entry: 'FS-PTE', by: 'host' }],
     })
+  })
+})
+
+describe.each(['vt-d', 'smmuv3'] as const)('the host’s driver over %s', iommu => {
+  it('maps and unmaps under a device’s DMA without a stale use', () => {
+    const description = { devices: [{ at: AT, model: dmaCopy }], detectStaleUse: true }
+    const machine =
+      iommu === 'vt-d' ? createMachine(description) : createMachine({ ...description, iommu })
+    const { sys } = machine
+    const container = sys.open('/dev/vfio/vfio')
+    const group = sys.open(machine.groupOf(AT))
+    sys.ioctl(group, uapi.VFIO_GROUP_SET_CONTAINER, s32(container))
+    sys.ioctl(container, uapi.VFIO_SET_IOMMU, uapi.VFIO_TYPE1v2_IOMMU)
+    const device = sys.ioctl(group, uapi.VFIO_GROUP_GET_DEVICE_FD, AT)
+    const config = uapi.vfio_region_info({ index: uapi.VFIO_PCI_CONFIG_REGION_INDEX })
+    sys.ioctl(device, uapi.VFIO_DEVICE_GET_REGION_INFO, config)
+    sys.pwrite(device, le16(6), config.offset + 4n)
+    const buffer = sys.mmap(0x4000)
+    const { dma } = machine.function(AT)
+    const flags = uapi.VFIO_DMA_MAP_FLAG_READ | uapi.VFIO_DMA_MAP_FLAG_WRITE
+    for (const page of [0n, 1n, 2n, 3n, 0n, 2n]) {
+      const vaddr = buffer.vaddr + page * 0x1000n
+      const map = { flags, vaddr, iova: 0x10_0000n, size: 0x1000n }
+      sys.ioctl(container, uapi.VFIO_IOMMU_MAP_DMA, uapi.vfio_iommu_type1_dma_map(map))
+      expect(dma.write(0, 0x10_0000, new Uint8Array([Number(page) + 1]))).toBe(true)
+      expect(buffer.bytes[Number(page) * 0x1000]).toBe(Number(page) + 1)
+      const { iova, size } = map
+      sys.ioctl(
+        container,
+        uapi.VFIO_IOMMU_UNMAP_DMA,
+        uapi.vfio_iommu_type1_dma_unmap({ iova, size }),
+      )
+      expect(dma.write(0, 0x10_0000, new Uint8Array(1))).toBe(false)
+    }
+    expect(machine.staleUses).toEqual([])
   })
 })
 
