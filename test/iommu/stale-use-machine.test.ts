@@ -73,7 +73,8 @@ describe('the detector in a whole machine', () => {
 
 describe.each(['vt-d', 'smmuv3'] as const)('the host’s driver over %s', iommu => {
   it('maps and unmaps under a device’s DMA without a stale use', () => {
-    const description = { devices: [{ at: AT, model: dmaCopy }], detectStaleUse: true }
+    const ramBytes = 64 * 2 ** 20
+    const description = { ramBytes, devices: [{ at: AT, model: dmaCopy }], detectStaleUse: true }
     const machine =
       iommu === 'vt-d' ? createMachine(description) : createMachine({ ...description, iommu })
     const { sys } = machine
