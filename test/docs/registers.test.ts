@@ -24,7 +24,16 @@ async function findBanks(): Promise<Map<string, Bank>> {
         for (const v of [value, (value as { bar0?: unknown } | null)?.bar0])
           if (isBank(v) && Object.keys(v).length > 0) found.set(pageName(v), v)
     }
-  found.set('vt-d', vtdBank({ faultRecords: 1, virtualCommand: true, edition: '3.3' }))
+  found.set(
+    'vt-d',
+    vtdBank({
+      faultRecords: 1,
+      virtualCommand: true,
+      edition: '3.3',
+      protectedLowMemory: true,
+      protectedHighMemory: true,
+    }),
+  )
   return new Map([...found].sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 

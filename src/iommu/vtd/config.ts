@@ -58,6 +58,9 @@ export interface VtdConfig {
   /** PWSNP of PASID table entries. Memory is coherent here: it has no effect. */
   readonly pageWalkSnoop: boolean
   readonly abortDma: boolean
+  /** Protected low and high memory (PLMR, PHMR). */
+  readonly protectedLowMemory: boolean
+  readonly protectedHighMemory: boolean
   /** Virtual command registers: only for units that a VMM shows to its guest. */
   readonly virtualCommand: boolean
 }
@@ -98,6 +101,8 @@ export const VTD_DEFAULTS: VtdConfig = {
   snoopControl: true,
   pageWalkSnoop: true,
   abortDma: true,
+  protectedLowMemory: false,
+  protectedHighMemory: false,
   virtualCommand: false,
 }
 
@@ -162,6 +167,8 @@ export function setCapabilities(regs: LiveRegisters<typeof VTD_REGISTERS>, c: Vt
     0,
   )
   cap.CM = c.cachingMode
+  cap.PHMR = c.protectedHighMemory
+  cap.PLMR = c.protectedLowMemory
   cap.ND = (c.domainIdBits - 4) / 2
 
   ecap.RPRIVS = c.ridPriv

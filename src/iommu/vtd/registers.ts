@@ -3,7 +3,19 @@
  * their present names (FS1GP, SSPTPTR); printings before 4.0 say level (FL1GP, SLPTPTR).
  * Reset values of CAP and ECAP come from the unit's configuration (config.ts). Behaviour: unit.ts.
  */
-import { type Bank, bank, bits, flag, page, r32, r64, u64 } from '../../base/fields.js'
+import {
+  type Bank,
+  bank,
+  bits,
+  type Field,
+  type Fields,
+  flag,
+  page,
+  type Register,
+  r32,
+  r64,
+  u64,
+} from '../../base/fields.js'
 
 /** Bytes of MMIO space that a unit decodes. */
 export const VTD_MMIO_SIZE = 0x1000
@@ -134,6 +146,22 @@ export const VTD_REGISTERS = {
   FEDATA_REG: r32(0x03c, '11.4.7.3', eventData),
   FEADDR_REG: r32(0x040, '11.4.7.4', eventAddress),
   FEUADDR_REG: r32(0x044, '11.4.7.5', eventUpperAddress),
+  PMEN_REG: r32(0x064, '11.4.8.1', {
+    EPM: flag(31, 'rw', 'protected memory enable'),
+    PRS: flag(0, 'ro', 'protected memory is enabled'),
+  }),
+  PLMBASE_REG: r32(0x068, '11.4.8.2', {
+    PLMB: page(31, 21, 'rw', 'first address of protected low memory'),
+  }),
+  PLMLIMIT_REG: r32(0x06c, '11.4.8.3', {
+    PLML: page(31, 21, 'rw', 'last 2 MB of protected low memory'),
+  }),
+  PHMBASE_REG: r64(0x070, '11.4.8.4', {
+    PHMB: page(63, 21, 'rw', 'first address of protected high memory'),
+  }),
+  PHMLIMIT_REG: r64(0x078, '11.4.8.5', {
+    PHML: page(63, 21, 'rw', 'last 2 MB of protected high memory'),
+  }),
   IQH_REG: r64(0x080, '11.4.9.1', { QH: bits(18, 4, 'ro', 'next descriptor, in 16 bytes') }),
   IQT_REG: r64(0x088, '11.4.9.2', { QT: bits(18, 4, 'rw', 'end of the queue, in 16 bytes') }),
   IQA_REG: r64(0x090, '11.4.9.3', {
@@ -268,6 +296,28 @@ export interface VtdBankOptions {
   /** Whether the virtual command registers are there, and in which layout. */
   readonly virtualCommand: boolean
   readonly edition: VtdEdition
+  /** Which protected memory registers take writes; the others stay zero. */
+  readonly protectedLowMemory: boolean
+  readonly protectedHighMemory: boolean
+}
+
+/** A register whose software-writable bits are not there: it reads what it was reset to. */
+function readOnly<F extends Fields>(r: Register<F>): Register<F> {
+  const fields: Record<string, Field> = {}
+  for (const [name, f] of Object.entries(r.fields)) fields[name] = { ...f, access: 'ro' }
+  return { ...r, fields: fields as unknown as F }
+}
+
+/** The protected memory registers of one unit, 11.4.8: read-only where the region is not there. */
+function protectedMemory({ protectedLowMemory: low, protectedHighMemory: high }: VtdBankOptions) {
+  const { PMEN_REG, PLMBASE_REG, PLMLIMIT_REG, PHMBASE_REG, PHMLIMIT_REG } = VTD_REGISTERS
+  return {
+    PMEN_REG: low || high ? PMEN_REG : readOnly(PMEN_REG),
+    PLMBASE_REG: low ? PLMBASE_REG : readOnly(PLMBASE_REG),
+    PLMLIMIT_REG: low ? PLMLIMIT_REG : readOnly(PLMLIMIT_REG),
+    PHMBASE_REG: high ? PHMBASE_REG : readOnly(PHMBASE_REG),
+    PHMLIMIT_REG: high ? PHMLIMIT_REG : readOnly(PHMLIMIT_REG),
+  }
 }
 
 /** The bank of one unit: the common registers, its fault records, its virtual command registers. */
@@ -278,7 +328,8 @@ export function vtdBank(o: VtdBankOptions): Bank<typeof VTD_REGISTERS> {
     records[`FRCD${i}_HI`] = frcdHigh(i)
   }
   const virtual = o.virtualCommand ? VIRTUAL_COMMAND[o.edition] : {}
-  return bank('VT-d', { ...VTD_REGISTERS, ...records, ...virtual }, VTD_MMIO_SIZE)
+  const registers = { ...VTD_REGISTERS, ...protectedMemory(o), ...records, ...virtual }
+  return bank('VT-d', registers, VTD_MMIO_SIZE)
 }
 
 /** The registers that every unit has, as a bank of their own: what a driver programs against. */

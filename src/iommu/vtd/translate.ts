@@ -32,6 +32,7 @@ import { type Binding, Entries } from './entries.js'
 import type { FaultName } from './fault-reasons.js'
 import { TrailReader } from './fault-trail.js'
 import type { FaultEntry, FaultLog } from './faults.js'
+import { ProtectedMemory } from './protected.js'
 import { TTM } from './registers.js'
 import {
   accessOf,
@@ -69,6 +70,7 @@ export class Translator {
   readonly entries: Entries
   readonly caches: Caches
   readonly trails: TrailReader
+  readonly protectedMemory = new ProtectedMemory()
   /** Set while stale use is looked for. */
   stale: VtdStaleUse | undefined = undefined
   readonly #requests: Requests
@@ -324,6 +326,7 @@ export class Translator {
     else this.#identity(r, into, 'translated', c.did)
   }
 
+  /** The address is the host's already; only protected memory refuses it. */
   #identity(
     r: MemoryRequest,
     into: Translation,
@@ -331,6 +334,11 @@ export class Translator {
     did: number,
   ): void {
     const output = addressOf(r.hi, r.lo)
+    if (this.protectedMemory.forbids(output)) {
+      // Neither recorded nor reported.
+      deny(into, COMPLETION.UR)
+      return
+    }
     into.status = COMPLETION.SC
     into.output = output
     into.pageBits = IDENTITY_BITS

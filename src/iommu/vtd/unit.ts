@@ -1,8 +1,8 @@
 /**
  * A VT-d remapping unit: its registers and what happens when software writes them. The parts do the
  * work: entries.ts and translate.ts (requests), invalidate.ts (queue), faults.ts, page-requests.ts and
- * remap.ts (interrupts). Protected memory ranges, the advanced fault log, MTRRs, performance monitoring
- * and enhanced commands are not there: their registers read zero. The driver's half is driver.ts.
+ * remap.ts (interrupts), protected.ts (memory). The advanced fault log, MTRRs, performance monitoring and
+ * enhanced commands are not there: their registers read zero. The driver's half is driver.ts.
  */
 import type { VirtualClock } from '../../base/clock.js'
 import { type LiveRegisters, RegisterFile } from '../../base/registers.js'
@@ -110,6 +110,7 @@ export class VtdUnit implements UpstreamTranslator, MessageSink, MmioTarget {
         FECTL_REG: () => this.#faultEvent.deliver(),
         IECTL_REG: () => this.#completionEvent.deliver(),
         PECTL_REG: () => this.#pageRequestEvent.deliver(),
+        PMEN_REG: () => this.#protect(),
         IQT_REG: () => this.#invalidation.run(),
         ICS_REG: () => this.#invalidation.acknowledge(),
         PRS_REG: () => this.#pageRequests.acknowledge(),
@@ -189,6 +190,7 @@ export class VtdUnit implements UpstreamTranslator, MessageSink, MmioTarget {
     setCapabilities(this.regs, this.config)
     if (this.config.virtualCommand)
       this.#file.bytes[VIRTUAL_COMMAND[this.config.edition].VCCAP_REG.offset] = 1
+    this.#protect()
     this.#translator.reset()
     this.#remapper.reset()
     this.#invalidation.reset()
@@ -309,6 +311,12 @@ export class VtdUnit implements UpstreamTranslator, MessageSink, MmioTarget {
       if (!queue) this.#invalidation.disable()
     }
     this.#invalidation.run()
+  }
+
+  /** PMEN_REG, 11.4.8.1: answers of before do not hold any more. */
+  #protect(): void {
+    this.#translator.protectedMemory.latch(this.regs, this.config)
+    this.#translator.caches.touch()
   }
 
   /** CCMD_REG, 11.4.6.1: legacy mode only; granularity 0 in CAIG means refused. */
