@@ -9,6 +9,9 @@ import { VTD } from './vtd/architecture.js'
 export interface FaultStory {
   readonly name: string
   readonly meaning: string
+  /** SMMUv3: the stage that failed, and the CLASS of what failed. */
+  readonly stage?: number
+  readonly class?: number
   readonly entries: readonly {
     readonly kind: string
     readonly at: number

@@ -42,7 +42,7 @@ export type FaultRecord = Readonly<Record<string, number | bigint>>
 
 /** What became of one DMA. */
 export interface DmaOutcome {
-  /** For each page piece of it: the physical address where it landed, or null. */
+  /** For each page piece of it: the physical address where it landed, null for nowhere, -1 for somewhere else. */
   readonly landed: readonly (number | null)[]
   readonly faults: readonly FaultRecord[]
 }
@@ -94,7 +94,7 @@ export function encode(c: Case, o: Outcome): string {
           : `m ${h(s.offset)} ${h(s.value)}`,
   )
   const dma = o.dma.map(d => [
-    d.landed.map(at => (at === null ? '-' : h(at))).join(' '),
+    d.landed.map(at => (at === null ? '-' : at < 0 ? '?' : h(at))).join(' '),
     ...d.faults.map(f =>
       Object.entries(f)
         .filter(([, v]) => BigInt(v) !== 0n)
@@ -146,7 +146,7 @@ export function decode(line: string): { case: Case; outcome: Outcome } {
   })
   const dma = e.dma.map(
     ([landed, ...faults]): DmaOutcome => ({
-      landed: landed!.split(' ').map(at => (at === '-' ? null : Number(n(at)))),
+      landed: landed!.split(' ').map(at => (at === '-' ? null : at === '?' ? -1 : Number(n(at)))),
       faults: faults.map(f =>
         Object.fromEntries(
           f

@@ -5,13 +5,20 @@ import type { Answer, Deviation, Difference } from './deviation.js'
 
 const NOTHING: DmaOutcome = { landed: [], faults: [] }
 
-/** All differences of a case. */
-function compare(c: Case, { outcome, faults }: OurAnswer, qemu: Outcome): Difference[] {
+/**
+ * All differences of a case. `loose`: where a likeness puts data may not have been watched in QEMU.
+ */
+function compare(
+  c: Case,
+  { outcome, faults }: OurAnswer,
+  qemu: Outcome,
+  loose = false,
+): Difference[] {
   const all = { ours: outcome, qemu }
   const differences: Difference[] = []
   for (const [index, ours] of outcome.dma.entries()) {
     const theirs = qemu.dma[index] ?? NOTHING
-    if (sameDma(ours, theirs)) continue
+    if (sameDma(ours, theirs, loose ? c.pages : undefined)) continue
     differences.push({ case: c, index, ours, qemu: theirs, all, fault: faults[index] })
   }
   if (!sameWords(outcome.changed, qemu.changed))
@@ -47,32 +54,51 @@ export function judge(
   })
 }
 
-/** The deviations that together explain a difference; undefined when nothing does. */
+/** The fewest deviations that together explain a difference; undefined when nothing does. */
 function explain(
   list: readonly Deviation[],
   d: Difference,
   answer: Answer,
-  depth = DEPTH,
 ): Deviation[] | undefined {
-  for (const deviation of list)
-    if ('explains' in deviation && deviation.explains(d)) return [deviation]
-  if (depth === 0) return undefined
+  for (let links = 0; links <= DEPTH; links++) {
+    const found = explainWith(list, d, answer, links)
+    if (found) return found
+  }
+  return undefined
+}
+
+/** The same, with exactly so many likenesses. */
+function explainWith(
+  list: readonly Deviation[],
+  d: Difference,
+  answer: Answer,
+  links: number,
+): Deviation[] | undefined {
   for (const deviation of list) {
-    if (!('like' in deviation)) continue
-    const other = deviation.like(d.case, d)
+    if ('explains' in deviation) {
+      if (links === 0 && deviation.explains(d)) return [deviation]
+      continue
+    }
+    const other = links > 0 ? deviation.like(d.case, d) : undefined
     if (!other) continue
-    const still = compare(other, answer(other), d.all.qemu).find(e => e.index === d.index)
-    if (!still) return [deviation]
-    const rest = explain(list, still, answer, depth - 1)
+    const still = compare(other, answer(other), d.all.qemu, true).find(e => e.index === d.index)
+    if (!still && links === 1) return [deviation]
+    const rest = still && explainWith(list, still, answer, links - 1)
     if (rest) return [deviation, ...rest]
   }
   return undefined
 }
 
-function sameDma(a: DmaOutcome, b: DmaOutcome): boolean {
+/** With `watched`, a place outside of these pages agrees with what looks like no place in QEMU. */
+function sameDma(a: DmaOutcome, b: DmaOutcome, watched: readonly number[] | undefined): boolean {
+  const unseen = (at: number | null, there: number | null | undefined) =>
+    watched !== undefined &&
+    at !== null &&
+    (there === -1 || there === null) &&
+    !watched.includes(at - (at % 4096))
   return (
     a.landed.length === b.landed.length &&
-    a.landed.every((at, i) => at === b.landed[i]) &&
+    a.landed.every((at, i) => at === b.landed[i] || unseen(at, b.landed[i])) &&
     a.faults.length === b.faults.length &&
     a.faults.every((f, i) => sameRecord(f, b.faults[i]!))
   )

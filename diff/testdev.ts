@@ -141,7 +141,8 @@ export class DmaRun {
     for (const p of pieces)
       for (const page of this.#pages) {
         const at = page + Number(p.iova & 0xfffn)
-        const mark = 0x1_0000_0000 - (marks.size + 1)
+        // Neither zeros nor ones: what is not there may read as either.
+        const mark = 0xa000_0000 + marks.size
         marks.set(mark, at)
         this.#q.write(at, 4, mark)
       }

@@ -1,14 +1,30 @@
 // Where QEMU's smmuv3 parts from IHI 0070 (G.b), or chose otherwise than we where the specification leaves a
 // choice. Each is as narrow as its predicate can be; what is not here is a bug.
-import type { Case, DmaOutcome, FaultRecord } from '../case.js'
+import type { Case, DmaOutcome, FaultRecord, Step } from '../case.js'
 import type { Deviation, Difference, Form, Likeness } from '../deviation.js'
-import { mapWords } from '../rewrite.js'
-import { cdOf, concatenation, dmaOf, spanAt, steWords, tableWords } from './look.js'
+import { beforeEveryDma, mapQueued, mapWords } from '../rewrite.js'
+import {
+  cachedEarlier,
+  cdOf,
+  changesConfiguration,
+  concatenation,
+  dmaOf,
+  earlierPage,
+  repeats,
+  spanAt,
+  startBits,
+  steOf,
+  steWords,
+  tableWords,
+  tlbInvalidated,
+  wordOf,
+} from './look.js'
 
 const C_BAD_STREAMID = 0x02
 const C_BAD_STE = 0x04
 const F_CD_FETCH = 0x09
 const F_WALK_EABT = 0x0b
+const F_ACCESS = 0x12
 const F_PERMISSION = 0x13
 
 const field = (f: FaultRecord, name: string): bigint => BigInt(f[name] ?? 0)
@@ -39,7 +55,17 @@ const pairs = (d: Difference, test: (mine: FaultRecord, theirs: FaultRecord) => 
   d.ours.faults.every((f, i) => test(f, d.qemu.faults[i]!))
 
 const samePage = (mine: FaultRecord, theirs: FaultRecord): boolean =>
-  field(mine, 'ipa') === (field(theirs, 'ipa') & ~0xfffn)
+  field(mine, 'ipa') >> 12n === field(theirs, 'ipa') >> 12n
+/** A descriptor and the table it is in. */
+const sameTable = (mine: FaultRecord, theirs: FaultRecord): boolean => {
+  const distance = field(mine, 'ipa') - (field(theirs, 'ipa') & ~0xfffn)
+  return field(mine, 'class') === 1n && distance >= 0n && distance < 0x1_0000n
+}
+const fetchOfStage2 = (f: FaultRecord): boolean => field(f, 's2') === 1n && field(f, 'class') < 2n
+
+const SYNC = [0x46n, 0n] as const
+
+const PRIVCFG_SET = 3n << 48n
 
 /** Widths of S2PS. */
 const SIZES = [32, 36, 40, 42, 44, 44] as const
@@ -60,10 +86,61 @@ const forms: readonly Form[] = [
     explains: d => {
       const names = fields(d)
       if (!names?.size || ![...names].every(n => ['ipa', 's2', 'rnw'].includes(n))) return false
+      return pairs(d, (mine, theirs) => fetchOfStage2(mine) && samePage(mine, theirs))
+    },
+  },
+  {
+    name: 'IPA of a descriptor fetch',
+    reason:
+      'SMMUv3 7.3.13: IPA is the address that stage 2 was given, that of the descriptor; QEMU asks stage 2 for the table and reports its address',
+    explains: d => {
+      const names = fields(d)
+      if (!names?.has('ipa') || ![...names].every(n => ['ipa', 's2', 'rnw'].includes(n)))
+        return false
       return pairs(
         d,
         (mine, theirs) =>
-          field(mine, 's2') === 1n && field(mine, 'class') < 2n && samePage(mine, theirs),
+          fetchOfStage2(mine) && (samePage(mine, theirs) || sameTable(mine, theirs)),
+      )
+    },
+  },
+  {
+    name: 'who records a stage 2 fault of a fetch',
+    reason:
+      'SMMUv3 5.2: S2R decides for all stage 2 faults; QEMU goes by CD.R when stage 2 refuses a descriptor fetch',
+    explains: d => {
+      const cd = wordOf(d.case, cdOf(d.case))
+      const s2r = (steWords(d.case)[2]! >> 58n) & 1n
+      return (
+        d.case.unit === 'nested' &&
+        d.fault?.stage === 2 &&
+        d.fault.class === 1 &&
+        s2r !== ((cd >> 45n) & 1n) &&
+        refused(d.qemu) &&
+        silent(d.ours) !== silent(d.qemu)
+      )
+    },
+  },
+  {
+    name: 'APTable of a cached translation',
+    reason:
+      'SMMUv3 3.4 leaves permissions to VMSA, where those of tables count; QEMU caches a page with the permissions of its leaf alone',
+    explains: d =>
+      refused(d.ours) &&
+      repeats(d) &&
+      dmaOf(d)?.write === true &&
+      d.index > 0 &&
+      !refused(d.qemu) &&
+      tableWords(d.case).some(e => (e & (1n << 62n)) !== 0n && (e & 3n) === 3n),
+  },
+  {
+    name: 'start level above the input size',
+    reason:
+      'SMMUv3 5.2: an S2SL0 that does not fit S2T0SZ makes the STE bad; QEMU refuses start levels that are too low, not those that are too high',
+    explains: d => {
+      const bits = startBits(d.case, d.index)
+      return (
+        nameOf(d) === 'C_BAD_STE' && bits !== undefined && bits < 1 && typeOf(d.qemu) !== C_BAD_STE
       )
     },
   },
@@ -99,7 +176,7 @@ const forms: readonly Form[] = [
     name: 'S1CDMax without substreams',
     reason:
       'SMMUv3 5.2: S1CDMax is ignored where IDR1.SSIDSIZE is 0 and where stage 1 is bypassed; QEMU takes the STE to be bad',
-    explains: d => steWords(d.case)[0]! >> 59n !== 0n && typeOf(d.qemu) === C_BAD_STE,
+    explains: d => steWords(d.case, d.index)[0]! >> 59n !== 0n && typeOf(d.qemu) === C_BAD_STE,
   },
   {
     name: 'S1STALLD without stage 1',
@@ -125,7 +202,7 @@ const forms: readonly Form[] = [
     reason:
       'SMMUv3 5.2: S2T0SZ is bounded by the sizes that the unit has; QEMU also takes an STE to be bad whose input is wider than its S2PS',
     explains: d => {
-      const [, , lo = 0n] = steWords(d.case)
+      const [, , lo = 0n] = steWords(d.case, d.index)
       const input = 64 - Number((lo >> 32n) & 63n)
       return typeOf(d.qemu) === C_BAD_STE && input > SIZES[Number((lo >> 48n) & 7n)]!
     },
@@ -137,7 +214,7 @@ const forms: readonly Form[] = [
     explains: d =>
       nameOf(d) === 'F_ADDR_SIZE' &&
       (dmaOf(d)?.iova ?? 0n) >> 44n !== 0n &&
-      d.case.unit !== 'stage-1' &&
+      ((steWords(d.case, d.index)[0]! >> 1n) & 1n) === 0n &&
       refused(d.qemu) &&
       silent(d.qemu),
   },
@@ -162,11 +239,100 @@ const forms: readonly Form[] = [
     reason:
       'SMMUv3 3.4 leaves walks to VMSA, where permissions count once the translation is known; QEMU judges APTable on the way down',
     explains: d =>
-      nameOf(d) !== 'F_PERMISSION' &&
+      (nameOf(d) !== 'F_PERMISSION' || d.ours.faults.length > 1) &&
       dmaOf(d)?.write === true &&
       [undefined, F_PERMISSION].includes(typeOf(d.qemu)) &&
       refused(d.qemu) &&
       tableWords(d.case).some(e => (e & (1n << 62n)) !== 0n && (e & 3n) === 3n),
+  },
+  {
+    name: 'pages of 16 and 64 KB are cached whole',
+    reason:
+      'SMMUv3 3.21.3: what changes in tables is seen after an invalidation at the latest; QEMU caches a page as one entry, we keep 4 KB pieces of it and see the change in the others',
+    explains: d => earlierPage(d) && !tlbInvalidated(d.case, d.index),
+  },
+  {
+    name: 'no memory there',
+    reason:
+      'SMMUv3 has nothing to do with it: where nothing decodes an address, parts of QEMU’s machine take writes as done',
+    explains: d =>
+      d.index >= 0 &&
+      d.fault === undefined &&
+      silent(d.qemu) &&
+      d.ours.landed.every(
+        (at, i) => at === d.qemu.landed[i] || (at === null && d.qemu.landed[i] === -1),
+      ),
+  },
+  {
+    name: 'access flag before address size',
+    reason:
+      'SMMUv3 3.4 leaves the order of faults to VMSA: an output address that is too wide comes before the access flag; QEMU looks at the flag first',
+    explains: d => {
+      const names = fields(d)
+      return (
+        nameOf(d) === 'F_ADDR_SIZE' &&
+        typeOf(d.qemu) === F_ACCESS &&
+        ((entryOf(d)?.value ?? 0x400n) & 0x400n) === 0n &&
+        names !== undefined &&
+        [...names].every(n => n === 'type' || n === 'ipa') &&
+        pairs(d, samePage)
+      )
+    },
+  },
+  {
+    name: 'violation of a cached translation',
+    reason:
+      'SMMUv3 7.3.16: a stage 2 permission fault is recorded with its IPA; QEMU leaves the IPA out, or does not record it, when it finds the translation in its TLB',
+    explains: d => {
+      const names = fields(d)
+      return (
+        d.fault?.stage === 2 &&
+        cachedEarlier(d) &&
+        refused(d.qemu) &&
+        (silent(d.qemu) ||
+          (names?.size === 1 &&
+            pairs(d, (_, theirs) => field(theirs, 'ipa') === 0n && names.has('ipa'))))
+      )
+    },
+  },
+  {
+    name: 'FetchAddr in concatenated tables',
+    reason:
+      'SMMUv3 5.2 leaves the start level to VMSA, where up to 16 tables lie side by side there; QEMU uses the first for all, and names it in F_WALK_EABT',
+    explains: d => {
+      const names = fields(d)
+      return (
+        nameOf(d) === 'F_WALK_EABT' &&
+        names?.size === 1 &&
+        names.has('ipa') &&
+        concatenation(d.case) !== undefined
+      )
+    },
+  },
+  {
+    name: 'tables of both ranges',
+    reason:
+      'SMMUv3 7.3.13: stage 2 is asked for what a walk needs; QEMU asks it for the tables of both ranges when it reads a CD, and a refusal of one ends requests to the other',
+    explains: d => {
+      const cd = cdOf(d.case)
+      const [event] = d.qemu.faults
+      const tables = [8, 16].map(at => wordOf(d.case, cd + at) & 0xf_ffff_ffff_f000n)
+      return (
+        d.case.unit === 'nested' &&
+        event !== undefined &&
+        field(event, 'class') === 1n &&
+        tables.includes(field(event, 'ipa') & ~0xfffn)
+      )
+    },
+  },
+  {
+    name: 'tagged addresses are invalidated apart',
+    reason:
+      'SMMUv3 4.4.1: the tag of an address is not part of it under TBI; QEMU looks for the address that a command names among those that devices used',
+    explains: d => {
+      const tag = (dmaOf(d)?.iova ?? 0n) >> 56n
+      return tag !== 0n && tag !== 0xffn && silent(d.qemu) && repeats(d)
+    },
   },
   {
     name: 'blocks where there are none',
@@ -207,10 +373,100 @@ const likenesses: readonly Likeness[] = [
     reason:
       'SMMUv3 3.3.4: transactions of these devices are unprivileged, so AP[1] and APTable[0] count; QEMU looks at write permission alone',
     like: (c, d) => {
-      if (c.setup['PRIV'] || nameOf(d) !== 'F_PERMISSION') return undefined
-      const at = cdOf(c)
-      const other = mapWords(c, (a, value) => (a === at ? value & ~(1n << 40n) : value)) ?? c
-      return { ...other, setup: { ...c.setup, PRIV: 1n } }
+      const before = d.all.ours.dma.slice(0, d.index + 1)
+      if (
+        c.setup['PRIV'] ||
+        !before.some(o => refused(o) && (typeOf(o) === F_PERMISSION || silent(o)))
+      )
+        return undefined
+      const at = steOf(c) + 8
+      const other = mapWords(c, (a, value) => (a === at ? value | PRIVCFG_SET : value))
+      // An STE whose second word is zero does not say so.
+      const words = other?.words ?? [...c.words, [at, PRIVCFG_SET] as const]
+      return { ...c, ...other, words, setup: { ...c.setup, PRIV: 1n } }
+    },
+  },
+  {
+    name: 'tagged addresses are cached apart',
+    reason:
+      'SMMUv3 3.21.3: what changes in tables is seen after an invalidation at the latest; with TBI QEMU caches each tag of an address, we the address',
+    like: c => {
+      const tags = new Set(c.steps.flatMap(s => (s.op === 'dma' ? [s.iova >> 56n] : [])))
+      return tags.size > 1 ? beforeEveryDma(c, [0x30n, 0n]) : undefined
+    },
+  },
+  {
+    name: 'contiguous hint',
+    reason:
+      'SMMUv3 3.4 leaves walks to VMSA, where a run of descriptors with the contiguous hint may be cached as one page; QEMU does not look at the hint',
+    like: c => {
+      const [ste, cd] = [steOf(c), cdOf(c)]
+      const other = (at: number) =>
+        (at >= ste && at < ste + 64) || (at >= cd && at < cd + 64) ? 0n : 1n << 52n
+      return mapWords(c, (at, value) => ((value & 3n) !== 0n ? value & ~other(at) : value))
+    },
+  },
+  {
+    name: 'S2HA and S2HD without table updates',
+    reason:
+      'SMMUv3 5.2.2: S2HA and S2HD make an STE bad where IDR0.HTTU is 0; QEMU does not look at them',
+    like: c => {
+      const at = steOf(c) + 16
+      return mapWords(c, (a, value) => (a === at ? value & ~(3n << 55n) : value))
+    },
+  },
+  {
+    name: 'stage 1 invalidations reach stage 2 alone',
+    reason:
+      'SMMUv3 4.4.2: TLBI_NH commands are about stage 1; QEMU also drops entries of streams with stage 2 alone, which hardware may do',
+    like: c =>
+      c.unit === 'stage-2'
+        ? mapQueued(c, w =>
+            [0x10n, 0x11n, 0x12n, 0x13n].includes(w[0] & 0xffn)
+              ? [(w[0] & 0xffff_0000_0000n) | 0x28n, 0n]
+              : w,
+          )
+        : undefined,
+  },
+  {
+    name: 'configuration is cached as one',
+    reason:
+      'SMMUv3 4.3.3: CMD_CFGI_CD is about a CD; QEMU keeps STE and CD together and drops both, which hardware may do',
+    like: c =>
+      mapQueued(c, w => ([5n, 6n].includes(w[0] & 0xffn) ? [(w[0] & ~0xffn) | 3n, 0n] : w)),
+  },
+  {
+    name: 'configuration behind a fault is not cached',
+    reason:
+      'SMMUv3 3.21.1: an STE that is good may be cached, whatever its CD and tables are; QEMU keeps no configuration whose CD or tables stage 2 refused',
+    like: (c, d) =>
+      d.all.qemu.dma.slice(0, Math.max(d.index, 0)).some(refused)
+        ? beforeEveryDma(c, [4n, 31n])
+        : undefined,
+  },
+  {
+    name: 'configuration before TLB',
+    reason:
+      'SMMUv3 3.21.3: a CD that changes needs its TLB entries invalidated; QEMU holds an address against its new configuration before it looks into the TLB',
+    like: (c, d) =>
+      changesConfiguration(c) && !tlbInvalidated(c, d.index)
+        ? beforeEveryDma(c, [0x30n, 0n])
+        : undefined,
+  },
+  {
+    name: 'global pages have an ASID',
+    reason:
+      'SMMUv3 4.4.2.2: invalidation by ASID leaves global pages alone; QEMU tags all pages by ASID: it drops these too, and keeps them when another ASID’s page is invalidated',
+    like: c => {
+      const asid = wordOf(c, cdOf(c)) >> 48n
+      return mapQueued(c, words => {
+        const [lo, hi] = words
+        const op = lo & 0xffn
+        if (op !== 0x11n && op !== 0x12n) return words
+        // Pages of another ASID, global or not, stay.
+        if (lo >> 48n !== asid) return op === 0x12n ? SYNC : words
+        return [(lo & 0xffff_ffff_ff00n) | (op === 0x11n ? 0x10n : 0x13n), op === 0x11n ? 0n : hi]
+      })
     },
   },
   {
@@ -222,11 +478,17 @@ const likenesses: readonly Likeness[] = [
       if (!tables) return undefined
       const { root, bytes, count } = tables
       const within = (at: number) => at >= root && at < root + bytes * count
-      const first = c.words.filter(([at]) => at >= root && at < root + bytes)
-      const copies = Array.from({ length: count }, (_, i) =>
-        first.map(([at, value]) => [at + i * bytes, value] as const),
-      )
-      return { ...c, words: [...c.words.filter(([at]) => !within(at)), ...copies.flat()] }
+      const copies = (at: number) =>
+        Array.from({ length: count }, (_, i) => ((at - root) % bytes) + root + i * bytes)
+      const words = c.words.flatMap(([at, value]): [number, bigint][] => {
+        if (!within(at)) return [[at, value]]
+        return at < root + bytes ? copies(at).map(a => [a, value]) : []
+      })
+      const steps = c.steps.flatMap((s): Step[] => {
+        if (s.op !== 'store' || !within(s.at)) return [s]
+        return s.at < root + bytes ? copies(s.at).map(at => ({ ...s, at })) : []
+      })
+      return { ...c, words, steps }
     },
   },
 ]

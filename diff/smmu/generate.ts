@@ -7,7 +7,7 @@ import type { Draw } from '../random.js'
 import { drawInvalidation } from './invalidations.js'
 import { drawCd, drawStreamTable, type Stage } from './structures.js'
 import { drawAccess, drawPath, type Mapping } from './tables.js'
-import { COMMANDS, DATA, RAM, RAM_BYTES, TABLES } from './units.js'
+import { COMMANDS, DATA, RAM, RAM_BYTES, TABLES, TABLES_END } from './units.js'
 
 /** What the STE is about. */
 export type Mode = 'bypass' | 'stage-1' | 'stage-2' | 'nested'
@@ -18,6 +18,8 @@ export class Plan {
   readonly mode: Mode
   readonly words = new Map<number, bigint>()
   readonly pages = new Set<number>()
+  /** Pages larger than 4 KiB, with their sizes. */
+  readonly large = new Set<readonly [at: number, bytes: number]>()
   readonly steps: Step[] = []
   readonly about: string[] = []
   readonly setup: Record<string, bigint> = {}
@@ -29,6 +31,8 @@ export class Plan {
   vmid = 0
   /** What turns a physical address into the intermediate one that stage 2 takes to it. */
   offset = 0
+  /** There was not enough room for the tables. */
+  full = false
   #next = TABLES
 
   constructor(draw: Draw, mode: Mode) {
@@ -40,6 +44,7 @@ export class Plan {
   alloc(bytes = 4096): number {
     const at = Math.ceil(this.#next / bytes) * bytes
     this.#next = at + bytes
+    this.full ||= this.#next > TABLES_END
     return at
   }
 
@@ -55,12 +60,20 @@ export class Plan {
   page(bytes = 4096): number {
     const at = DATA + this.draw.below(8) * bytes
     this.pages.add(at)
+    if (bytes > 4096) this.large.add([at, bytes])
     return at
   }
 }
 
 /** The case with this seed and index. */
 export function drawCase(draw: Draw, id: string): Case {
+  for (;;) {
+    const c = attempt(draw, id)
+    if (c) return c
+  }
+}
+
+function attempt(draw: Draw, id: string): Case | undefined {
   const mode = draw.weighted([
     [1, 'bypass'],
     [9, 'stage-1'],
@@ -90,6 +103,7 @@ export function drawCase(draw: Draw, id: string): Case {
     }
   for (const s of p.steps)
     if (s.op === 'dma') for (const piece of piecesOf(s.iova, s.length)) landings(p, piece.iova)
+  if (p.full) return undefined
   return {
     id,
     unit: mode,
@@ -180,5 +194,6 @@ function landings(p: Plan, iova: bigint): void {
     const spare = at >= RAM + 0x10_0000 && at < RAM + RAM_BYTES
     if (spare && (at < TABLES || at >= COMMANDS + 0x1_0000)) p.pages.add(at)
   }
+  for (const [at, bytes] of p.large) p.pages.add(at + Number(iova & BigInt(bytes - 1) & ~0xfffn))
   if (p.mode === 'bypass') p.pages.add(Number(iova & ~0xfffn))
 }

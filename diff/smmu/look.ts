@@ -1,6 +1,7 @@
 // Looks into an SMMUv3 case from outside of the unit.
 import type { Case } from '../case.js'
 import type { Difference } from '../deviation.js'
+import { wordsBefore } from '../rewrite.js'
 import { STREAMS } from './units.js'
 
 /** Where the STE of a case's stream is; -1 when its stream table has none. */
@@ -20,9 +21,11 @@ export function steOf(c: Case): number {
 /** A word of a case as it begins. */
 export const wordOf = (c: Case, at: number): bigint => new Map(c.words).get(at) ?? 0n
 
-/** The STE of a case as it begins. */
-export const steWords = (c: Case): bigint[] =>
-  Array.from({ length: 8 }, (_, i) => wordOf(c, steOf(c) + i * 8))
+/** The STE of a case before its DMA number `index`, cached or not. */
+export function steWords(c: Case, index = 0): bigint[] {
+  const words = wordsBefore(c, index)
+  return Array.from({ length: 8 }, (_, i) => words.get(steOf(c) + i * 8) ?? 0n)
+}
 
 /** Where stage 2 puts an intermediate address: cases put all of memory at one distance. */
 const physical = (ipa: bigint): number => Number(ipa & 0xffff_ffffn)
@@ -54,15 +57,79 @@ export function tableWords(c: Case): bigint[] {
     .map(([, value]) => value)
 }
 
+/** Address bits that index the first table of stage 2; undefined without one. */
+export function startBits(c: Case, index = 0): number | undefined {
+  const [lo = 0n, , s2 = 0n] = steWords(c, index)
+  const granule = [12, 16, 14][Number((s2 >> 46n) & 3n)]
+  if ((lo & 4n) === 0n || granule === undefined) return undefined
+  const level = (granule === 12 ? 2 : 3) - Number((s2 >> 38n) & 3n)
+  return 64 - Number((s2 >> 32n) & 63n) - (granule + (3 - level) * (granule - 3))
+}
+
 /** The concatenated tables that stage 2 starts with; undefined when there is one. */
 export function concatenation(c: Case): { root: number; bytes: number; count: number } | undefined {
-  const [lo = 0n, , s2 = 0n, ttb = 0n] = steWords(c)
-  if ((lo & 4n) === 0n) return undefined
-  const field = (from: bigint, mask: bigint) => Number((s2 >> from) & mask)
-  const granule = [12, 16, 14][field(46n, 3n)]
-  if (granule === undefined) return undefined
-  const start = (granule === 12 ? 2 : 3) - field(38n, 3n)
-  const extra = 64 - field(32n, 63n) - (granule + (4 - start) * (granule - 3))
+  const [, , s2 = 0n, ttb = 0n] = steWords(c)
+  const bits = startBits(c)
+  if (bits === undefined) return undefined
+  const granule = [12, 16, 14][Number((s2 >> 46n) & 3n)]!
+  const extra = bits - (granule - 3)
   if (extra <= 0 || extra > 4) return undefined
   return { root: Number(ttb & 0xf_ffff_ffff_fff0n), bytes: 2 ** granule, count: 2 ** extra }
+}
+
+/** True when a case changes its STE or CD. */
+export function changesConfiguration(c: Case): boolean {
+  const [ste, cd] = [steOf(c), cdOf(c)]
+  return c.steps.some(
+    s => s.op === 'store' && ((s.at >= ste && s.at < ste + 64) || (s.at >= cd && s.at < cd + 64)),
+  )
+}
+
+/** True when a TLB invalidation was queued between the last change before a DMA and the DMA. */
+export function tlbInvalidated(c: Case, index: number): boolean {
+  let n = 0
+  let invalidated = false
+  for (const s of c.steps) {
+    if (s.op === 'dma' && n++ === index) break
+    if (s.op === 'store') invalidated = false
+    if (s.op === 'invalidate' && (s.words[0] & 0xffn) >= 0x10n && (s.words[0] & 0xffn) <= 0x30n)
+      invalidated = true
+  }
+  return invalidated
+}
+
+/** True when QEMU put a DMA where an earlier one to the same 64 KB went, as if nothing had changed. */
+export function earlierPage(d: Difference): boolean {
+  const dmas = d.case.steps.filter(s => s.op === 'dma')
+  const [at] = d.qemu.landed
+  const here = dmas[d.index]
+  if (at === null || at === undefined || !here) return false
+  return d.all.qemu.dma.slice(0, d.index).some((earlier, i) => {
+    const { iova } = dmas[i]!
+    const [was] = earlier.landed
+    if (was === null || was === undefined || iova >> 16n !== here.iova >> 16n) return false
+    return iova >> 12n !== here.iova >> 12n && BigInt(was) - iova === BigInt(at) - here.iova
+  })
+}
+
+/** True when QEMU put a DMA where an earlier one to the same page went. */
+export function repeats(d: Difference): boolean {
+  const dmas = d.case.steps.filter(s => s.op === 'dma')
+  const here = dmas[d.index]
+  const [at] = d.qemu.landed
+  if (!here || at === null || at === undefined) return false
+  return d.all.qemu.dma.slice(0, d.index).some((earlier, i) => {
+    const [was] = earlier.landed
+    return (
+      was !== null && was !== undefined && BigInt(was) - dmas[i]!.iova === BigInt(at) - here.iova
+    )
+  })
+}
+
+/** True when QEMU let an earlier DMA to the same page pass, and may have cached its translation. */
+export function cachedEarlier(d: Difference): boolean {
+  const dmas = d.case.steps.filter(s => s.op === 'dma')
+  return d.all.qemu.dma
+    .slice(0, Math.max(d.index, 0))
+    .some((o, i) => o.landed[0] !== null && dmas[i]!.iova >> 12n === dmas[d.index]!.iova >> 12n)
 }

@@ -42,6 +42,9 @@ export class OurSmmu {
   readonly #ram = createRam(RAM_BYTES)
   readonly #request = new MemoryRequest()
   readonly #answer = new Translation()
+  readonly #plain = this.#unit(false)
+  readonly #privileged = this.#unit(true)
+  #first: SmmuFault | undefined
 
   constructor() {
     this.#memory.addRam(RAM, this.#ram)
@@ -50,19 +53,8 @@ export class OurSmmu {
   run(c: Case): OurAnswer {
     const memory = this.#memory
     const faults: (SmmuFault | undefined)[] = []
-    let first: SmmuFault | undefined
-    const clock = new VirtualClock()
-    const unit = new SmmuUnit({
-      memory,
-      config: LIKE_QEMU,
-      clock,
-      trace: new TraceBus(clock),
-      downstream: { invalidate: () => true, respond: () => {} },
-      interrupts: { message: () => {} },
-      onFault: fault => {
-        first ??= fault
-      },
-    })
+    const unit = c.setup['PRIV'] ? this.#privileged : this.#plain
+    unit.reset()
     const set = (name: keyof typeof REGISTER, value: number) =>
       unit.write(REGISTER[name], 4, BigInt(value))
     let commands = 0
@@ -92,8 +84,8 @@ export class OurSmmu {
       else if (s.op === 'register') unit.write(s.offset, 4, s.value)
       else if (s.op === 'invalidate') submit(s.words)
       else {
-        first = undefined
-        const landed = piecesOf(s.iova, s.length).map(p => this.#piece(unit, c, s, p.iova))
+        this.#first = undefined
+        const landed = piecesOf(s.iova, s.length).map(p => this.#piece(unit, s, p.iova))
         const records: FaultRecord[] = []
         const produced = Number(unit.read(REGISTER.EVENTQ_PROD, 4)) & ((2 << EVENT_BITS) - 1)
         for (; events < produced; events++) {
@@ -102,7 +94,7 @@ export class OurSmmu {
           records.push(c.setup['PRIV'] ? { ...record, pnu: 0 } : record)
         }
         dma.push({ landed, faults: records })
-        faults.push(first)
+        faults.push(this.#first)
       }
     }
     if (unit.read(REGISTER.GERROR, 4) !== unit.read(REGISTER.GERRORN, 4))
@@ -115,12 +107,27 @@ export class OurSmmu {
     return { outcome: { dma, changed }, faults }
   }
 
+  /** A unit; with `permissionOverrides` STEs can make transactions privileged. */
+  #unit(permissionOverrides: boolean): SmmuUnit {
+    const clock = new VirtualClock()
+    return new SmmuUnit({
+      memory: this.#memory,
+      config: { ...LIKE_QEMU, permissionOverrides },
+      clock,
+      trace: new TraceBus(clock),
+      downstream: { invalidate: () => true, respond: () => {} },
+      interrupts: { message: () => {} },
+      onFault: fault => {
+        this.#first ??= fault
+      },
+    })
+  }
+
   /** One request: where it landed. What leads to no memory is refused by whoever decodes the address. */
-  #piece(unit: SmmuUnit, c: Case, s: Step & { op: 'dma' }, iova: bigint): number | null {
+  #piece(unit: SmmuUnit, s: Step & { op: 'dma' }, iova: bigint): number | null {
     const r = this.#request
     r.requester = STREAMS[s.device]
     r.write = s.write
-    r.privileged = c.setup['PRIV'] === 1n
     r.hi = Number(BigInt.asIntN(32, iova >> 32n))
     r.lo = Number(BigInt.asIntN(32, iova))
     r.length = 4

@@ -14,6 +14,7 @@ import {
   eventRecord,
   FLUSH,
   GBPA_UPDATE,
+  RAM,
   REGISTER,
   SCRATCH,
   TABLES,
@@ -52,6 +53,8 @@ export class QemuSmmu implements Subject {
       q.write(config + 0x10, 4, DEVICES[name])
       q.write(config + 0x04, 4, 0x6)
     }
+    // The machine puts its device tree there.
+    q.clear(RAM, 0x10_0000)
     await q.drain()
     return new QemuSmmu(q)
   }

@@ -17,7 +17,7 @@ export interface Stage {
 }
 
 /** Nothing is there: neither memory nor a device. */
-const HOLE = 0x8_0000_0000n
+const HOLE = 0xc_0000_0000n
 const ADDRESS_BITS = [32, 36, 40, 42, 44, 48] as const
 
 /** log2 of a granule by TG0 and S2TG, and by TG1. */
@@ -131,7 +131,8 @@ function drawSecond(p: Plan, ste: bigint[]): Stage {
   ])
   const granule = TG0[tg]!
   const stride = granule - 3
-  let inputBits = 44 - draw.below(nested ? 4 : 12)
+  const inputBits = 44 - draw.below(nested ? 4 : 12)
+  let t0sz = 64 - inputBits
   // The lowest start level that SL0 can name for that width: up to 16 tables side by side.
   const levels = [0, 1, 2, 3].filter(level => {
     const own = inputBits - (granule + (3 - level) * stride)
@@ -166,17 +167,13 @@ function drawSecond(p: Plan, ste: bigint[]): Stage {
     else if (flaw === 'S2HD') s2 |= 1n << 55n
     else if (flaw === 'S2ENDI') s2 |= 1n << 52n
     else if (flaw === 'S2TG') s2 |= 3n << 46n
-    else if (flaw === 'T0SZ') inputBits = 64 - draw.below(64)
+    else if (flaw === 'T0SZ') t0sz = draw.below(64)
     else if (flaw === 'SL0') sl = draw.below(4)
     else if (flaw === 'PS') ps = draw.below(6)
     else ste[3]! |= 1n << BigInt(40 + draw.below(12))
   }
   ste[2]! |=
-    s2 |
-    (BigInt((64 - inputBits) & 63) << 32n) |
-    (BigInt(sl) << 38n) |
-    (BigInt(tg) << 46n) |
-    (BigInt(ps) << 48n)
+    s2 | (BigInt(t0sz) << 32n) | (BigInt(sl) << 38n) | (BigInt(tg) << 46n) | (BigInt(ps) << 48n)
   ste[3]! |= BigInt(root)
   p.about.push(
     `stage 2 2^${granule} from level ${level}, ${inputBits} bits to ${ADDRESS_BITS[ps] ?? ps}`,

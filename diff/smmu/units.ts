@@ -11,7 +11,6 @@ export const LIKE_QEMU: Partial<SmmuConfig> = {
   tableUpdates: 'none',
   ats: false,
   stallModel: 1,
-  permissionOverrides: false,
 }
 
 /** StreamIDs. */

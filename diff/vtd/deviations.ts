@@ -1,9 +1,9 @@
 // Where QEMU's intel-iommu parts from the VT-d specification (revision 5.10), or chose otherwise than we where
 // the specification leaves a choice. Each is as narrow as its predicate can be; what is not here is a bug.
-import type { Case, DmaOutcome, Step } from '../case.js'
+import type { Case, DmaOutcome } from '../case.js'
 import { sameRecord } from '../compare.js'
 import type { Deviation, Difference, Form } from '../deviation.js'
-import { mapWords } from '../rewrite.js'
+import { beforeEveryDma, mapWords, wordsBefore } from '../rewrite.js'
 import {
   entriesInvalidated,
   iotlbInvalidated,
@@ -11,7 +11,6 @@ import {
   pasidEntry,
   pathOf,
   scalablePlaces,
-  wordsBefore,
 } from './look.js'
 import { REQUESTERS, UNITS } from './units.js'
 
@@ -318,8 +317,7 @@ export const DEVIATIONS: readonly Deviation[] = [
       'VT-d 6.2.3: PASID table entries may be cached until a PASID-cache invalidation; QEMU reads them at every walk',
     like: c => {
       if (!scalablePlaces(c)) return undefined
-      const flush: Step = { op: 'invalidate', words: [0x37n, 0n] }
-      return { ...c, steps: c.steps.flatMap((s): Step[] => (s.op === 'dma' ? [flush, s] : [s])) }
+      return beforeEveryDma(c, [0x37n, 0n])
     },
   },
   {
@@ -328,8 +326,7 @@ export const DEVIATIONS: readonly Deviation[] = [
       'VT-d 6.2.2: a context entry that is good may be cached, whatever its PASID entry is; QEMU caches it once a translation succeeded',
     like: c => {
       if (!scalablePlaces(c)) return undefined
-      const flush: Step = { op: 'invalidate', words: [0x11n, 0n] }
-      return { ...c, steps: c.steps.flatMap((s): Step[] => (s.op === 'dma' ? [flush, s] : [s])) }
+      return beforeEveryDma(c, [0x11n, 0n])
     },
   },
   {

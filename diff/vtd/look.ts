@@ -2,20 +2,10 @@
 // the words of the case have them.
 import type { Case, Step } from '../case.js'
 import type { Difference } from '../deviation.js'
+import { wordsBefore } from '../rewrite.js'
 import { REGISTER, REQUESTERS, UNITS } from './units.js'
 
 const PAGE = 0xf_ffff_ffff_f000n
-
-/** The case's words just before its DMA number `index`; the ones it ends with for -1. */
-export function wordsBefore(c: Case, index: number): Map<number, bigint> {
-  const words = new Map(c.words)
-  let n = 0
-  for (const s of c.steps) {
-    if (s.op === 'dma' && n++ === index) break
-    if (s.op === 'store') words.set(s.at, s.value)
-  }
-  return words
-}
 
 /** Where the scalable-mode structures of a case are, by the device that its first DMA is of. */
 export function scalablePlaces(

@@ -43,6 +43,8 @@ export class OurVtd {
   readonly #ram = createRam(RAM_BYTES)
   readonly #request = new MemoryRequest()
   readonly #answer = new Translation()
+  readonly #units = new Map<string, VtdUnit>()
+  #first: VtdFault | undefined
 
   constructor() {
     this.#memory.addRam(0, this.#ram)
@@ -50,22 +52,10 @@ export class OurVtd {
 
   run(c: Case): Answer {
     const memory = this.#memory
-    const { config, mode } = UNITS[c.unit]!
     const faults: (VtdFault | undefined)[] = []
-    let first: VtdFault | undefined
-    const clock = new VirtualClock()
-    const unit = new VtdUnit({
-      memory,
-      config,
-      clock,
-      trace: new TraceBus(clock),
-      downstream: { invalidate: () => true, respond: () => {} },
-      interrupts: { message: () => {} },
-      onFault: fault => {
-        first ??= fault
-      },
-    })
-    const wide = wideQueue({ config, mode, options: '' })
+    const unit = this.#unit(c.unit)
+    unit.reset()
+    const wide = wideQueue(UNITS[c.unit]!)
     let tail = 0
     const command = (bits: number) => unit.write(REGISTER.GCMD, 4, BigInt(bits))
 
@@ -87,9 +77,9 @@ export class OurVtd {
         tail = (tail + (wide ? 32 : 16)) % 4096
         unit.write(REGISTER.IQT, 8, BigInt(tail))
       } else {
-        first = undefined
+        this.#first = undefined
         dma.push(this.#dma(unit, s))
-        faults.push(first)
+        faults.push(this.#first)
       }
     }
     const changed: [number, bigint][] = []
@@ -98,6 +88,27 @@ export class OurVtd {
       if (now !== value) changed.push([at, now])
     }
     return { outcome: { dma, changed }, faults }
+  }
+
+  /** The unit of that name, as an earlier case left it. */
+  #unit(name: string): VtdUnit {
+    let unit = this.#units.get(name)
+    if (!unit) {
+      const clock = new VirtualClock()
+      unit = new VtdUnit({
+        memory: this.#memory,
+        config: UNITS[name]!.config,
+        clock,
+        trace: new TraceBus(clock),
+        downstream: { invalidate: () => true, respond: () => {} },
+        interrupts: { message: () => {} },
+        onFault: fault => {
+          this.#first ??= fault
+        },
+      })
+      this.#units.set(name, unit)
+    }
+    return unit
   }
 
   #dma(unit: VtdUnit, s: Step & { op: 'dma' }): DmaOutcome {
