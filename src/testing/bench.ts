@@ -2,12 +2,16 @@
 // here: `process` for the calls (program.ts), `bind` and `dmaRead` for address spaces (spaces.ts).
 import { formatBdf } from '../base/addr.js'
 import type { IommuDriver } from '../iommu/domain.js'
+import type { SmmuUnit } from '../iommu/smmu/unit.js'
+import type { VtdUnit } from '../iommu/vtd/unit.js'
 import {
   createMachine,
   type DevicePlace,
   type Holdings,
+  type IommuUnit,
   type Machine,
   type MachineDescription,
+  type SmmuMachineDescription,
 } from '../machine.js'
 import type { DeviceModel } from '../pci/function.js'
 import type { ProcessOptions } from '../sys/process.js'
@@ -45,6 +49,16 @@ export interface BenchOptions
   readonly unitPerBus?: boolean
 }
 
+/** A bench with an SMMUv3. Its profile is N13 unless told otherwise: the one that nests there. */
+export interface SmmuBenchOptions
+  extends Omit<BenchOptions, 'iommu' | 'vtd'>,
+    Pick<SmmuMachineDescription, 'iommu' | 'smmu' | 'stalling'> {}
+
+/** Options of a bench with this IOMMU. */
+type OptionsOf<Unit extends IommuUnit> =
+  | (VtdUnit extends Unit ? BenchOptions : never)
+  | (SmmuUnit extends Unit ? SmmuBenchOptions : never)
+
 /** Everything that users of a machine can hold, in numbers. */
 export interface BenchHoldings extends Holdings {
   /** PASIDs that quotas have reserved, the host's own included. */
@@ -60,8 +74,8 @@ export interface BenchHoldings extends Holdings {
 }
 
 /** A machine for a test. */
-export class Bench {
-  readonly machine: Machine
+export class Bench<Unit extends IommuUnit = VtdUnit> {
+  readonly machine: Machine<Unit>
   /** Functions in order of the tree. */
   readonly functions: readonly BenchFunction[]
   readonly #on: ProgramMachine
@@ -69,8 +83,9 @@ export class Bench {
   readonly #start: BenchHoldings
   #mdevs = 0
 
-  constructor(options: BenchOptions = {}) {
-    this.machine = createMachine(describe(options))
+  constructor(options?: OptionsOf<Unit>) {
+    // The options decide which unit there is, as the type does.
+    this.machine = createMachine(describe(options ?? {})) as Machine<IommuUnit> as Machine<Unit>
     const { fabric, iommu } = this.machine
     this.functions = fabric.functions().map(f => ({
       name: formatBdf(f.bdf),
@@ -112,7 +127,10 @@ export class Bench {
     return this.#spaces.page(content)
   }
 
-  /** An address space of the guest under that PASID: allocated, an empty table bound, on function `device`'s group. */
+  /**
+   * An address space of the guest under that PASID, on function `device`'s group: an empty table, bound. VT-d:
+   * PASID_REQUEST and BIND_PGTBL. SMMUv3: a context descriptor in the table that SET_PASID_TABLE showed the host.
+   */
   bind(pasid: number, device = 0): Space {
     return this.#spaces.bind(pasid, device)
   }
@@ -160,11 +178,14 @@ export class Bench {
   }
 }
 
-const benches: Bench[] = []
+const benches: Bench<IommuUnit>[] = []
 
 /** Builds a bench that `checkBenches` looks at when the test is over. */
-export function bench(options: BenchOptions = {}): Bench {
-  const made = new Bench(options)
+export function bench(options?: BenchOptions): Bench
+export function bench(options: SmmuBenchOptions): Bench<SmmuUnit>
+export function bench(options: BenchOptions | SmmuBenchOptions): Bench<IommuUnit>
+export function bench(options: BenchOptions | SmmuBenchOptions = {}): Bench<IommuUnit> {
+  const made = new Bench<IommuUnit>(options)
   benches.push(made)
   return made
 }
@@ -175,7 +196,9 @@ export function checkBenches(): void {
   for (const b of made) b.check()
 }
 
-function describe(options: BenchOptions): MachineDescription {
+function describe(
+  options: BenchOptions | SmmuBenchOptions,
+): MachineDescription | SmmuMachineDescription {
   const { device = testDevice(), devices = [[device], [device]], ...rest } = options
   const { wrapDriver = (driver: IommuDriver) => driver, unitPerBus, vfs = 0, ...description } = rest
   const places: DevicePlace[] = devices.flatMap((functions, bus) =>
@@ -187,6 +210,7 @@ function describe(options: BenchOptions): MachineDescription {
   )
   return {
     ramBytes: 16 * 2 ** 20,
+    ...(options.iommu === 'smmuv3' ? { profile: 'N13' } : {}),
     ...description,
     devices: places,
     drivers: driver => {

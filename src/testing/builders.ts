@@ -8,10 +8,15 @@ import {
   IOMMU_INV_GRANU_ADDR,
   IOMMU_INV_GRANU_PASID,
   IOMMU_INV_PASID_FLAGS_PASID,
+  IOMMU_PASID_CONFIG_TRANSLATE,
   IOMMU_PASID_FORMAT_INTEL_VTD,
+  IOMMU_PASID_FORMAT_SMMUV3,
   IOMMU_SVA_GPASID_VAL,
   iommu_cache_invalidate_info,
   iommu_gpasid_bind_data,
+  iommu_pasid_table_config,
+  PASID_TABLE_CFG_VERSION_1,
+  PASID_TABLE_SMMUV3_CFG_VERSION_1,
 } from '../iommu/uapi.js'
 import { VFIO_DMA_MAP_FLAG_READ, VFIO_DMA_MAP_FLAG_WRITE } from '../vfio/uapi/vfio.js'
 import { vfio_iommu_type1_nesting_op, vfio_iommu_type1_pasid_request } from '../vfio/uapi/vsva.js'
@@ -103,6 +108,31 @@ export function invalidation(
       pasid,
     })
   return info
+}
+
+/** Members of a whole-table configuration, those of its SMMUv3 part beside them. */
+export type PasidTableMembers = Omit<
+  NonNullable<Parameters<typeof iommu_pasid_table_config>[0]>,
+  'smmuv3'
+> & {
+  /** Linear unless told. */
+  readonly s1fmt?: number
+  /** Requests without PASID: terminated unless told. */
+  readonly s1dss?: number
+}
+
+/** A table of context descriptors that SMMUv3 takes, with members replaced. */
+export function pasidTable(
+  members: PasidTableMembers = {},
+): ReturnType<typeof iommu_pasid_table_config> {
+  const { s1fmt = 0, s1dss = 0, ...rest } = members
+  return iommu_pasid_table_config({
+    version: PASID_TABLE_CFG_VERSION_1,
+    format: IOMMU_PASID_FORMAT_SMMUV3,
+    config: IOMMU_PASID_CONFIG_TRANSLATE,
+    smmuv3: { version: PASID_TABLE_SMMUV3_CFG_VERSION_1, s1fmt, s1dss },
+    ...rest,
+  })
 }
 
 /** The argument of PASID_REQUEST. */

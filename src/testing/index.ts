@@ -1,5 +1,12 @@
 // What `vfio-emu/testing` exports: benches, programs, builders and matchers for regressions of PASID handling.
-export { Bench, type BenchHoldings, type BenchOptions, bench, checkBenches } from './bench.js'
+export {
+  Bench,
+  type BenchHoldings,
+  type BenchOptions,
+  bench,
+  checkBenches,
+  type SmmuBenchOptions,
+} from './bench.js'
 export {
   type BindMembers,
   bindData,
@@ -8,7 +15,9 @@ export {
   LAST_PASID,
   LAST_REQUEST,
   nestingOp,
+  type PasidTableMembers,
   pasidRequest,
+  pasidTable,
   READ_WRITE,
 } from './builders.js'
 export { type TestDeviceOptions, testDevice } from './devices.js'

@@ -1,6 +1,7 @@
 // Matchers for vitest's `expect`, as plain functions: this module imports no test runner. `install` (setup.ts)
 // gives them to one, vitest-types.ts tells TypeScript.
 import { ErrnoError, type ErrnoName } from '../base/errno.js'
+import type { IommuUnit } from '../machine.js'
 import type { Bench } from './bench.js'
 import type { DmaOutcome } from './spaces.js'
 
@@ -66,7 +67,7 @@ function toFaultWith(
   return result(false, `expected fault ${fault}${wanted.join('')}; got ${of}`)
 }
 
-function toHoldNothing(bench: Bench): MatcherResult {
+function toHoldNothing(bench: Bench<IommuUnit>): MatcherResult {
   const leaks = bench.leaks()
   return leaks.length === 0
     ? result(true, 'expected the bench to hold something')

@@ -1,6 +1,6 @@
 // What a test program does with VFIO, in the fewest words: processes, containers, devices. Every method is
 // one ioctl or the documented sequence of a few; refusals are the ErrnoErrors of the calls.
-import type { Machine } from '../machine.js'
+import type { IommuUnit, Machine } from '../machine.js'
 import type { Mapping } from '../mem/vma.js'
 import { type IoctlArgument, type Sys, s32 } from '../sys/sys.js'
 import { vfioIo } from '../vfio/uapi/common.js'
@@ -24,11 +24,17 @@ import {
   vfio_region_info,
 } from '../vfio/uapi/vfio.js'
 import {
+  VFIO_IOMMU_CACHE_INVALIDATE,
   VFIO_IOMMU_FLAG_ALLOC_PASID,
   VFIO_IOMMU_FLAG_FREE_PASID,
   VFIO_IOMMU_NESTING_OP_BIND_PGTBL,
   VFIO_IOMMU_NESTING_OP_CACHE_INVLD,
   VFIO_IOMMU_NESTING_OP_UNBIND_PGTBL,
+  VFIO_IOMMU_SET_PASID_TABLE,
+  VFIO_PASID_TABLE_FLAG_SET,
+  VFIO_PASID_TABLE_FLAG_UNSET,
+  vfio_iommu_type1_cache_invalidate,
+  vfio_iommu_type1_set_pasid_table,
 } from '../vfio/uapi/vsva.js'
 import {
   type BindMembers,
@@ -37,7 +43,9 @@ import {
   invalidation,
   LAST_PASID,
   nestingOp,
+  type PasidTableMembers,
   pasidRequest,
+  pasidTable,
   READ_WRITE,
 } from './builders.js'
 
@@ -50,7 +58,7 @@ export interface BenchFunction {
 
 /** What a program knows of its machine. */
 export interface ProgramMachine {
-  readonly machine: Machine
+  readonly machine: Machine<IommuUnit>
   readonly functions: readonly BenchFunction[]
   /** Numbers of the vSVA calls, `_IO(';', …)`. Where the profile has none: those of v7. */
   readonly calls: { readonly pasidRequest: number; readonly nestingOp: number }
@@ -66,7 +74,7 @@ function ioasidFile(sys: Sys): number {
 }
 
 /** The call numbers of a machine's profile. */
-export function callNumbers({ vfio }: Machine): ProgramMachine['calls'] {
+export function callNumbers({ vfio }: Machine<IommuUnit>): ProgramMachine['calls'] {
   const { calls } = vfio.rules
   return {
     pasidRequest: vfioIo(calls['pasid-request'] ?? 18),
@@ -238,6 +246,27 @@ export class Container {
   /** CACHE_INVLD of a PASID's whole space, or with members replaced. */
   invalidate(members: number | InvalidationMembers, argsz?: number): number {
     return this.op(VFIO_IOMMU_NESTING_OP_CACHE_INVLD, invalidation(members), argsz)
+  }
+
+  /** SET_PASID_TABLE of N13: a table that SMMUv3 takes, with members replaced. */
+  setPasidTable(members: PasidTableMembers = {}): number {
+    const config = pasidTable(members)
+    const flags = VFIO_PASID_TABLE_FLAG_SET
+    return this.call(
+      VFIO_IOMMU_SET_PASID_TABLE,
+      vfio_iommu_type1_set_pasid_table({ flags, config }),
+    )
+  }
+
+  unsetPasidTable(): number {
+    const flags = VFIO_PASID_TABLE_FLAG_UNSET
+    return this.call(VFIO_IOMMU_SET_PASID_TABLE, vfio_iommu_type1_set_pasid_table({ flags }))
+  }
+
+  /** CACHE_INVALIDATE of N13, whose refusals are told. A bare number is the PASID, all of it. */
+  cacheInvalidate(members: number | InvalidationMembers): number {
+    const info = invalidation(members)
+    return this.call(VFIO_IOMMU_CACHE_INVALIDATE, vfio_iommu_type1_cache_invalidate({ info }))
   }
 
   /** Takes a group out of the container. */

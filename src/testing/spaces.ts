@@ -1,13 +1,10 @@
-// Address spaces of a guest and a device's requests in them: guest memory behind a nesting container, tables
-// as the guest writes them, PASIDs bound through the ioctls, DMA of the machine's functions. What differs by
-// IOMMU is in `Guest`: VT-d under the vSVA profiles.
+// Address spaces of a guest as a test sees them, and a device's requests in them. How the guest makes them, in
+// its memory and by ioctls: guest.ts; what differs by IOMMU: stage1.ts.
 import { halves, split } from '../base/addr.js'
-import type { Mapping } from '../mem/vma.js'
-import { TableBuilder, type TableMemory } from '../paging/builder.js'
-import { X86_4LEVEL } from '../paging/formats-x86.js'
-import { PERM_ALL, PERM_USER_WRITE, PERM_WRITE } from '../paging/walk.js'
 import type { PciFunction } from '../pci/function.js'
-import type { Container, Program, ProgramMachine } from './program.js'
+import { Guest, textOf, utf8 } from './guest.js'
+import type { Program, ProgramMachine } from './program.js'
+import { stage1Of } from './stage1.js'
 
 /** A page of guest memory. */
 export interface Page {
@@ -35,7 +32,7 @@ export interface DmaOptions {
 export interface DmaFault {
   readonly pasid: number | undefined
   /**
-   * Why: the IOMMU's own name of the reason it recorded, such as `pasidEntryNotPresent`. Where it records none
+   * Why: the IOMMU's own name of the reason it recorded, such as `pasidEntryNotPresent` or `C_BAD_CD`. Where it records none
    * (a refused ATS request) or never saw the request, what the function knows, such as `not-present`.
    */
   readonly fault: string
@@ -55,20 +52,15 @@ export interface Space {
   map(iova: bigint, page: Page, options?: { readonly writable?: boolean }): void
   /** Takes a page out of the guest's table, and tells nobody: `invalidate` does. */
   unmap(iova: bigint): void
-  /** CACHE_INVLD of one page, or of the whole space. */
+  /** Tells the IOMMU of one page, or of the whole space: CACHE_INVLD; on SMMUv3 CACHE_INVALIDATE. */
   invalidate(iova?: bigint): void
-  /** BIND_PGTBL again, after `unbind`. */
+  /** Again, after `unbind`: BIND_PGTBL; on SMMUv3 the guest writes its context descriptor. */
   bind(): void
-  /** UNBIND_PGTBL; the PASID stays allocated. */
+  /** UNBIND_PGTBL, the PASID stays allocated; on SMMUv3 the descriptor goes. */
   unbind(): void
-  /** Frees the PASID and lets its teardown happen. */
+  /** Frees the PASID and lets its teardown happen; on SMMUv3 as `unbind`: PASIDs are the guest's own. */
   free(): void
 }
-
-/** Bytes of guest memory, and where the guest sees them. */
-const GUEST_BYTES = 4 * 2 ** 20
-const GUEST_BASE = 2 ** 32
-const utf8 = { encode: new TextEncoder(), decode: new TextDecoder() }
 
 /** Address spaces of one bench. Nothing is made before it is asked for. */
 export class Spaces {
@@ -86,10 +78,7 @@ export class Spaces {
   }
 
   bind(pasid: number, device: number): Space {
-    const guest = this.#guestOf()
-    const container = guest.container(device)
-    container.alloc(pasid, pasid)
-    const space = guest.space(pasid, container)
+    const space = this.#guestOf().space(pasid, device)
     space.bind()
     return space
   }
@@ -105,7 +94,7 @@ export class Spaces {
   }
 
   #guestOf(): Guest {
-    this.#guest ??= new Guest(this.#start())
+    this.#guest ??= new Guest(this.#start(), stage1Of(this.#on.machine))
     return this.#guest
   }
 
@@ -132,95 +121,4 @@ export class Spaces {
       at: (BigInt(dma.failedHi >>> 0) << 32n) | BigInt(dma.failedLo >>> 0),
     }
   }
-}
-
-/** A guest: memory, a nesting container for each group, and tables in x86's format. */
-class Guest implements TableMemory {
-  readonly #program: Program
-  readonly #memory: Mapping
-  readonly #view: DataView
-  readonly #containers = new Map<number, Container>()
-  readonly #tables: TableBuilder
-  #next = 0
-
-  constructor(program: Program) {
-    this.#program = program
-    this.#memory = program.memory(GUEST_BYTES)
-    const { buffer, byteOffset } = this.#memory.bytes
-    this.#view = new DataView(buffer, byteOffset, GUEST_BYTES)
-    this.#tables = new TableBuilder(X86_4LEVEL, this, { allocTable: () => this.#take() })
-  }
-
-  readEntry(at: number, into: { entryLo: number; entryHi: number }): boolean {
-    into.entryLo = this.#view.getInt32(at - GUEST_BASE, true)
-    into.entryHi = this.#view.getInt32(at - GUEST_BASE + 4, true)
-    return true
-  }
-
-  writeU32(at: number, value: number): boolean {
-    this.#view.setInt32(at - GUEST_BASE, value, true)
-    return true
-  }
-
-  page(content: string | Uint8Array): Page {
-    const at = this.#take()
-    const start = at - GUEST_BASE
-    const bytes = this.#memory.bytes.subarray(start, start + 4096)
-    bytes.set(typeof content === 'string' ? utf8.encode.encode(content) : content)
-    return {
-      gpa: BigInt(at),
-      bytes,
-      get text() {
-        return textOf(bytes)
-      },
-    }
-  }
-
-  /** The nesting container of a function's group, with guest memory mapped. */
-  container(device: number): Container {
-    let container = this.#containers.get(device)
-    if (container === undefined) {
-      container = this.#program.nesting(device)
-      container.map(BigInt(GUEST_BASE), this.#memory.vaddr, GUEST_BYTES)
-      this.#containers.set(device, container)
-    }
-    return container
-  }
-
-  space(pasid: number, container: Container): Space {
-    const tables = this.#tables
-    const root = this.#take()
-    const gpgd = BigInt(root)
-    return {
-      pasid,
-      root: gpgd,
-      map: (iova, page, { writable = true } = {}) => {
-        const permissions = writable ? PERM_ALL : PERM_ALL & ~(PERM_WRITE | PERM_USER_WRITE)
-        tables.map(root, Number(iova >> 12n), Number(page.gpa >> 12n), 1, permissions)
-      },
-      unmap: iova => void tables.unmap(root, Number(iova >> 12n), 1),
-      invalidate: iova =>
-        void container.invalidate(iova === undefined ? pasid : { pasid, addr: iova }),
-      bind: () => void container.bind({ hpasid: pasid, gpgd }),
-      unbind: () => void container.unbind(pasid),
-      free: () => {
-        container.free(pasid)
-        this.#program.sys.process.kernel.clock.settle()
-      },
-    }
-  }
-
-  /** A zeroed page of guest memory. */
-  #take(): number {
-    if (this.#next === GUEST_BYTES)
-      throw new Error(`the guest of a bench has ${GUEST_BYTES / 4096} pages, and all are used`)
-    const at = GUEST_BASE + this.#next
-    this.#next += 4096
-    return at
-  }
-}
-
-function textOf(bytes: Uint8Array): string {
-  const end = bytes.indexOf(0)
-  return utf8.decode.decode(end < 0 ? bytes : bytes.subarray(0, end))
 }

@@ -1,7 +1,7 @@
 // E61 to E102: bind and unbind. Those of mediated devices are in mdev.test.ts.
 import { describe, expect, it } from 'vitest'
 import { dmaCopy } from '../../src/pci/devices/dma-copy.js'
-import type { BindMembers } from '../../src/testing/index.js'
+import type { BenchOptions, BindMembers } from '../../src/testing/index.js'
 import { bindData } from '../../src/testing/index.js'
 import { vfio_iommu_type1_nesting_op } from '../../src/uapi.js'
 import {
@@ -164,7 +164,7 @@ describe('BIND', () => {
   )
   it('E158 reads the payload once: all devices get the same, whatever the caller changes meanwhile', () => {
     let change = () => {}
-    const wrapDriver: NonNullable<Parameters<typeof bench>[0]>['wrapDriver'] = driver =>
+    const wrapDriver: BenchOptions['wrapDriver'] = driver =>
       standIn(driver, domain => {
         const bind = domain.bindGpasid.bind(domain)
         domain.bindGpasid = (bdf, data) => {
@@ -261,4 +261,4 @@ describe('what ends a binding, and what does not', () => {
   })
 })
 
-type VtdChange = NonNullable<NonNullable<Parameters<typeof bench>[0]>['vtd']>
+type VtdChange = NonNullable<BenchOptions['vtd']>

@@ -1,6 +1,6 @@
 // E136 to E139: the PASID capability in the configuration space that a user sees.
 import { describe, expect, it } from 'vitest'
-import type { Device } from '../../src/testing/index.js'
+import type { BenchOptions, Device } from '../../src/testing/index.js'
 import { VFIO_TYPE1v2_IOMMU } from '../../src/uapi.js'
 import { bench, testDevice } from './support.js'
 
@@ -9,7 +9,7 @@ const SRIOV = 0x10
 const PRI = 0x13
 const PASID = 0x1b
 
-const open = (options: Parameters<typeof bench>[0], function_ = 0) => {
+const open = (options: BenchOptions, function_ = 0) => {
   const b = bench(options)
   const c = b.process().container(VFIO_TYPE1v2_IOMMU, b.functions[function_]!.group)
   return { b, device: c.device(function_) }

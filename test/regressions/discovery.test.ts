@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import type { NestingInfo } from '../../src/iommu/domain.js'
 import type { IommuDriver } from '../../src/iommu/index.js'
+import type { BenchOptions } from '../../src/testing/index.js'
 import {
   iommu_nesting_info,
   VFIO_CHECK_EXTENSION,
@@ -16,7 +17,7 @@ const NESTING = VFIO_TYPE1_NESTING_IOMMU
 const V2 = VFIO_TYPE1v2_IOMMU
 
 /** A container with the first device's group and no IOMMU type yet. */
-const unset = (options: Parameters<typeof bench>[0] = {}, groups = 1) => {
+const unset = (options: BenchOptions = {}, groups = 1) => {
   const b = bench(options)
   const ids = b.functions.slice(0, groups).map(f => f.group)
   return { b, c: b.process().container(undefined, ...ids) }

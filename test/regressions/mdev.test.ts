@@ -1,5 +1,6 @@
 // E09, E10, E84, E101, E102: mediated devices, with and without a backing function, and devices that are not PCI.
 import { describe, expect, it } from 'vitest'
+import type { BenchOptions } from '../../src/testing/index.js'
 import {
   VFIO_DMA_MAP_FLAG_READ as READ,
   VFIO_CHECK_EXTENSION,
@@ -130,7 +131,7 @@ describe('a software mdev', () => {
 
 describe('an mdev backed by a function', () => {
   /** A bench whose first function serves two mdevs. */
-  const backed = (options: Parameters<typeof bench>[0] = {}) => {
+  const backed = (options: BenchOptions = {}) => {
     const b = bench(options)
     return { b, p: b.process(), one: b.mdev(0), two: b.mdev(0) }
   }

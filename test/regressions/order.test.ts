@@ -1,7 +1,7 @@
 // Where two errors apply, the documented one wins. A row breaks two rules at once; the first of them answers.
 import { describe, expect, it } from 'vitest'
 import { s32 } from '../../src/sys/sys.js'
-import type { BindMembers } from '../../src/testing/index.js'
+import type { BenchOptions, BindMembers } from '../../src/testing/index.js'
 import { bindData, nestingOp, pasidRequest } from '../../src/testing/index.js'
 import {
   VFIO_DEVICE_SET_IRQS,
@@ -147,7 +147,7 @@ describe('MAP_DMA and UNMAP_DMA', () => {
 
 describe('containers and groups', () => {
   /** A container without a driver, and the first device's group in it. */
-  const driverless = (options: Parameters<typeof bench>[0] = {}) => {
+  const driverless = (options: BenchOptions = {}) => {
     const b = bench(options)
     const p = b.process()
     return { b, p, c: p.container(undefined, b.functions[0]!.group) }

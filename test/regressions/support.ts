@@ -2,7 +2,14 @@
 // a nesting container with the first device's group), and what the unit was told by one call.
 import { afterEach, expect } from 'vitest'
 import type { TraceEvents } from '../../src/base/trace.js'
-import { type Bench, type BenchOptions, bench, install } from '../../src/testing/index.js'
+import type { IommuUnit } from '../../src/machine.js'
+import {
+  type Bench,
+  type BenchOptions,
+  bench,
+  install,
+  type SmmuBenchOptions,
+} from '../../src/testing/index.js'
 
 export { bench, LAST_PASID, LAST_REQUEST, standIn, testDevice } from '../../src/testing/index.js'
 
@@ -28,9 +35,16 @@ export function bound(options: BenchOptions = {}) {
   return s
 }
 
+/** A bench with an SMMUv3, a process, its nesting container under N13. */
+export function nestingSmmu(options: Omit<SmmuBenchOptions, 'iommu'> = {}) {
+  const b = bench({ iommu: 'smmuv3', ...options })
+  const p = b.process()
+  return { b, p, c: p.nesting() }
+}
+
 /** What is heard on a trace point while `work` runs. */
 export function heard<T extends keyof TraceEvents>(
-  b: Bench,
+  b: Bench<IommuUnit>,
   point: T,
   work: () => unknown,
 ): TraceEvents[T][] {
@@ -46,5 +60,5 @@ export const flushes = (b: Bench, work: () => unknown): string[] =>
   heard(b, 'vtd.invalidate', work).map(e => e.what)
 
 /** What became of the stage-1 operations that `work` caused, hidden refusals included. */
-export const outcomes = (b: Bench, work: () => unknown): string[] =>
+export const outcomes = (b: Bench<IommuUnit>, work: () => unknown): string[] =>
   heard(b, 'vfio.bind', work).map(e => `${e.what} ${e.errno ?? 'done'}`)
