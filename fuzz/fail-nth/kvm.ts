@@ -1,0 +1,95 @@
+// The calls of /dev/kvm, of VMs and of vCPUs, for cases.ts.
+
+import * as kvm from '../../src/cpu/kvm/uapi.js'
+import type { FailCase } from './cases.js'
+import { outcome, type World } from './world.js'
+
+function vm(w: World) {
+  const fd = w.sys.open('/dev/kvm')
+  return { kvm: fd, vm: w.ioctl(fd, kvm.KVM_CREATE_VM, 0) }
+}
+
+function slot(w: World, fd: number, change: Parameters<typeof kvm.kvm_userspace_memory_region>[0]) {
+  const region = kvm.kvm_userspace_memory_region({ slot: 0, memory_size: 0x4000n, ...change })
+  return w.ioctl(fd, kvm.KVM_SET_USER_MEMORY_REGION, region)
+}
+
+/** Cases of KVM. */
+export const KVM: readonly FailCase[] = [
+  {
+    call: 'kvm CREATE_VM',
+    in(w) {
+      const fd = w.sys.open('/dev/kvm')
+      return { run: () => w.ioctl(fd, kvm.KVM_CREATE_VM, 0) }
+    },
+  },
+  {
+    call: 'kvm GET_SUPPORTED_CPUID',
+    in(w) {
+      const fd = w.sys.open('/dev/kvm')
+      const arg = kvm.kvm_cpuid2({ nent: 80 }, 3200)
+      return { run: () => w.ioctl(fd, kvm.KVM_GET_SUPPORTED_CPUID, arg) }
+    },
+  },
+  { call: 'vm CREATE_IRQCHIP', in: w => runOn(w, fd => w.ioctl(fd, kvm.KVM_CREATE_IRQCHIP)) },
+  { call: 'vm CREATE_VCPU', in: w => runOn(w, fd => w.ioctl(fd, kvm.KVM_CREATE_VCPU, 0)) },
+  {
+    call: 'vm SET_USER_MEMORY_REGION, new',
+    in(w) {
+      const { vaddr } = w.sys.mmap(0x4000)
+      return runOn(w, fd => slot(w, fd, { flags: 1, userspace_addr: vaddr }))
+    },
+  },
+  {
+    call: 'vm SET_USER_MEMORY_REGION, moved and logged',
+    in(w) {
+      const { vaddr } = w.sys.mmap(0x4000)
+      const made = runOn(w, fd =>
+        slot(w, fd, { flags: 1, guest_phys_addr: 0x10_0000n, userspace_addr: vaddr }),
+      )
+      slot(w, made.fd, { userspace_addr: vaddr })
+      return { ...made, probe: () => slotProbe(w, made.fd, vaddr) }
+    },
+  },
+  {
+    call: 'vm SET_GSI_ROUTING',
+    in(w) {
+      const arg = kvm.kvm_irq_routing({ nr: 0 })
+      const made = runOn(w, fd => w.ioctl(fd, kvm.KVM_SET_GSI_ROUTING, arg))
+      w.ioctl(made.fd, kvm.KVM_CREATE_IRQCHIP)
+      return made
+    },
+  },
+  {
+    call: 'vm IRQFD',
+    in(w) {
+      const arg = kvm.kvm_irqfd({ fd: w.sys.eventfd(), gsi: 1 })
+      const made = runOn(w, fd => w.ioctl(fd, kvm.KVM_IRQFD, arg))
+      w.ioctl(made.fd, kvm.KVM_CREATE_IRQCHIP)
+      return made
+    },
+  },
+  {
+    call: 'vcpu SET_CPUID2',
+    in(w) {
+      const vcpu = w.ioctl(vm(w).vm, kvm.KVM_CREATE_VCPU, 0)
+      return { run: () => w.ioctl(vcpu, kvm.KVM_SET_CPUID2, kvm.kvm_cpuid2({ nent: 1 }, 40)) }
+    },
+  },
+  {
+    call: 'vcpu GET_MSRS',
+    in(w) {
+      const vcpu = w.ioctl(vm(w).vm, kvm.KVM_CREATE_VCPU, 0)
+      return { run: () => w.ioctl(vcpu, kvm.KVM_GET_MSRS, kvm.kvm_msrs({ nmsrs: 1 }, 16)) }
+    },
+  },
+]
+
+function runOn(w: World, run: (fd: number) => unknown) {
+  const { vm: fd } = vm(w)
+  return { fd, run: () => run(fd) }
+}
+
+/** Whether the slot is where it was: a slot that overlaps it is refused. */
+const slotProbe = (w: World, fd: number, vaddr: bigint): string =>
+  outcome(() => slot(w, fd, { slot: 1, userspace_addr: vaddr }))
