@@ -22,6 +22,7 @@ import {
   isMessage,
   MemoryRequest,
   NO_PASID,
+  NOT_STALLED,
   Translation,
 } from './request.js'
 import { TransferMemo } from './transfer-memo.js'
@@ -37,6 +38,8 @@ export class BusMaster {
   failedLo = 0
   /** Bytes transferred before it. */
   failedDone = 0
+  /** With reason `stalled`: what `DownstreamPort.resume` will name. */
+  failedToken = NOT_STALLED
   readonly #node: PciNode
   readonly #fabric: Fabric
   readonly #ats: AtsCapability | undefined
@@ -338,6 +341,8 @@ export class BusMaster {
   }
 
   #denied(status: CompletionStatus, done: number): false {
+    this.failedToken = this.#answer.stalled
+    if (this.failedToken !== NOT_STALLED) return this.#fail('stalled', status, done)
     return this.#fail(status === COMPLETION.CA ? 'aborted' : 'refused', status, done)
   }
 

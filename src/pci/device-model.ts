@@ -53,6 +53,8 @@ export interface DmaFailure {
   readonly done: number
   /** Whether a page request may help: the page was withheld by ATS, and PRI is enabled. */
   readonly recoverable: boolean
+  /** With reason `stalled` only: names the request in `DeviceBehaviour.resumed`. */
+  readonly token?: number
 }
 
 /** The answer to a memory request. */
@@ -108,6 +110,12 @@ export interface DeviceBehaviour<R extends object> {
    * for retry. The answer counts for deferrable writes (ENQCMD) only. Keep no reference to `bytes`.
    */
   portal?(offset: number, bytes: Uint8Array, deferrable: boolean): boolean
+  /**
+   * Software decided on a request that failed as `stalled`: `retry` asks to make it again, from the byte it
+   * stopped at; otherwise it was aborted. Runs later than the request, and not after a reset. A device
+   * without this takes `stalled` as refused.
+   */
+  resumed?(token: number, retry: boolean): void
   /** State beside the registers as plain data; work under way must be taken up again by `restore`. */
   save?(): unknown
   restore?(state: unknown): void
@@ -179,6 +187,9 @@ function build<R extends Bank>(
       file.reset()
       behaviour?.reset?.()
     },
+    resumed(token, retry) {
+      if (behaviour?.resumed) work.later(() => behaviour.resumed?.(token, retry), 0)
+    },
     save: () => ({ registers: file.save(), device: behaviour?.save?.() }),
     restore(state) {
       const { registers, device } = state as { registers: Uint8Array; device: unknown }
@@ -240,6 +251,7 @@ function makePort(fn: PciFunction, work: PendingWork): DevicePort {
       at: join(master.failedHi, master.failedLo) as Iova,
       done,
       recoverable: withheld && fn.pri?.enabled === true,
+      ...(reason === 'stalled' && { token: master.failedToken }),
     }
   }
   const dma: DmaPort = {

@@ -34,6 +34,8 @@ export type DmaFailureReason =
   | 'refused'
   /** The translator answered Completer Abort. */
   | 'aborted'
+  /** The translator holds the request until software decides (SMMUv3 stall model): not the last word. */
+  | 'stalled'
   /** ATS: no translation now; a page request may help. */
   | 'not-present'
   /** ATS: a translation, but not for this access; a page request may help. */

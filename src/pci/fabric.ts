@@ -69,6 +69,8 @@ export class RootComplex implements Fabric, ConfigRouter {
   readonly downstream: DownstreamPort = {
     invalidate: (i: AtsInvalidation) => this.function(i.requester)?.invalidate(i) ?? false,
     respond: (r: PageGroupResponse) => this.function(r.requester)?.respond(r),
+    resume: (requester: number, token: number, retry: boolean) =>
+      this.function(requester)?.resume(token, retry),
   }
   epoch = 0
   readonly copies = new RamCopy()

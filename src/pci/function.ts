@@ -27,6 +27,8 @@ export interface FunctionModel {
   reset(): void
   save(): unknown
   restore(state: unknown): void
+  /** A request that failed as `stalled` is to be made again, or was aborted. */
+  resumed?(token: number, retry: boolean): void
 }
 
 /** What a function is made of. */
@@ -97,6 +99,11 @@ export class PciFunction extends PciNode {
   /** Takes a PRG response. */
   respond(r: PageGroupResponse): void {
     this.pri?.respond(r)
+  }
+
+  /** Takes the outcome of a stalled request. */
+  resume(token: number, retry: boolean): void {
+    this.model?.resumed?.(token, retry)
   }
 
   protected override fixedRegisters(): void {

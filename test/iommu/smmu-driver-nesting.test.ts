@@ -378,7 +378,7 @@ describe('stalled transactions', () => {
     ['aborted', IOMMU_PAGE_RESP_INVALID, 'abort'],
   ])('are page requests that are answered: %s', (_, code, outcome) => {
     const { b, seen, outcomes } = stalling()
-    expect(b.read(0, GVA, 5)).toBe('refused')
+    expect(b.read(0, GVA, 5)).toBe('stalled')
     b.clock.settle()
     const { flags, pasid, addr, grpid } = seen[0]!.event.prm
     expect({ type: seen[0]!.type, flags, pasid, addr }).toEqual({

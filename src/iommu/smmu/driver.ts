@@ -366,8 +366,8 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
 
   #services(device: SmmuDevice): DeviceServices {
     const { substreamBits, ats, pri, stallModel } = this.capabilities
-    // Full ATS and stage 2 faults that stall exclude each other (STE.EATS).
-    const deviceTlb = ats && stallModel !== STALL_MODEL.STALL
+    // Full ATS and stage 2 faults that stall exclude each other (STE.EATS); translation requests never stall.
+    const deviceTlb = ats && stallModel !== STALL_MODEL.STALL && !device.mayStall
     return { pasid: substreamBits > 0, deviceTlb, pageRequests: pri && !device.mayStall }
   }
 

@@ -94,6 +94,9 @@ export const svaEngine = defineDevice({
       onWrite,
       portal: (offset, bytes, deferrable) =>
         queues[offset >>> 12]?.submit(bytes, deferrable) ?? false,
+      resumed(token, retry) {
+        for (const q of queues) q.resumed(token, retry)
+      },
       reset,
       save: () => queues.map(q => q.save()),
       restore(state) {

@@ -4,7 +4,7 @@
  * Next: operations.ts (the work itself), ../sva-engine.ts (the eight queues together).
  */
 import { type Iova, iova, pasid } from '../../../base/addr.js'
-import type { DevicePort, DmaFailure, RequestTag } from '../../device-model.js'
+import type { DevicePort, DmaFailure, DmaResult, RequestTag } from '../../device-model.js'
 import { PRG_RESPONSE, type PrgResponseCode } from '../../request.js'
 import {
   DESCRIPTOR_SIZE,
@@ -16,7 +16,7 @@ import {
   STATUS,
   type Status,
 } from './descriptors.js'
-import { begin, type Mover } from './operations.js'
+import { begin, type Mover, type Stretch } from './operations.js'
 import { ERROR_CODE, MAX_RING_BITS, MODE, PORTAL_DEPTH, type QueueRegisters } from './registers.js'
 import { clone, type Outcome, plain, record, type Task } from './task.js'
 
@@ -59,6 +59,8 @@ export interface QueueState {
   readonly drainAt: number | undefined
 }
 
+type Failed = Extract<Stretch, { kind: 'fault' }>
+
 /** One work queue. */
 export class WorkQueue {
   readonly #regs: QueueRegisters
@@ -74,6 +76,10 @@ export class WorkQueue {
   #retryAt: bigint | undefined
   #retries = 0
   #denied: Status | undefined
+  /** The access that the IOMMU stalled, while it is waited for. */
+  #stalled: Failed | undefined
+  /** A stalled access that was aborted, until the step that would make it again has seen it. */
+  #aborted: Failed | undefined
   #accepted = 0
   #finished = 0
   #drainAt: number | undefined
@@ -120,7 +126,7 @@ export class WorkQueue {
     const { STATUS: status, HEAD, TAIL, PENDING } = this.#regs
     this.#epoch++
     this.#wait(false)
-    this.#retryAt = this.#denied = undefined
+    this.#forget()
     if (this.#task) this.#end(this.#task)
     for (const d of this.#pending) this.#end(this.#start(d))
     this.#task = undefined
@@ -156,13 +162,22 @@ export class WorkQueue {
     this.#schedule()
   }
 
+  /** The outcome of a stalled access, of this queue or another. */
+  resumed(token: number, retry: boolean): void {
+    const stalled = this.#stalled
+    if (stalled?.failure.token !== token) return
+    this.#stalled = undefined
+    if (!retry) this.#aborted = { ...stalled, failure: { ...stalled.failure, reason: 'refused' } }
+    this.resume()
+  }
+
   reset(): void {
     this.#setup = undefined
     this.#task = undefined
     this.#pending = []
     this.#scheduled = this.#waiting = false
     this.#epoch++
-    this.#retryAt = this.#denied = undefined
+    this.#forget()
     this.#accepted = this.#finished = 0
     this.#drainAt = undefined
   }
@@ -243,10 +258,13 @@ export class WorkQueue {
       return d && this.#start(d)
     }
     const { HEAD, STATUS: status } = this.#regs
-    if (status.HALTED || this.#inRing(HEAD.INDEX) === 0) return undefined
+    if (status.HALTED || this.#inRing(HEAD.INDEX) === 0) {
+      this.#aborted = undefined
+      return undefined
+    }
     const bytes = new Uint8Array(DESCRIPTOR_SIZE)
     const where = BigInt.asUintN(64, setup.base + BigInt(HEAD.INDEX * DESCRIPTOR_SIZE))
-    const read = this.#engine.port.dma.read(iova(where), bytes, setup.tag)
+    const read = this.#abortedOnce()?.failure ?? this.#read(where, bytes, setup.tag)
     if (!read.ok) {
       const settled = this.#fault(read, false, setup.prs, setup.tag)
       if (settled !== undefined) {
@@ -292,7 +310,7 @@ export class WorkQueue {
     }
     if (d.opcode === OPCODE.BATCH) return this.#batch(task)
     const before = p.done
-    const stretch = this.#engine.mover.advance(d, p, tag)
+    const stretch = this.#abortedOnce() ?? this.#engine.mover.advance(d, p, tag)
     if (p.done !== before) this.#retryAt = undefined
     if (stretch.kind === 'more') return undefined
     if (stretch.kind === 'finished') return plain(STATUS.SUCCESS, p.done)
@@ -307,8 +325,8 @@ export class WorkQueue {
     if (!task.inner) {
       if (task.next === d.length) return this.#batchOutcome(task)
       const bytes = new Uint8Array(DESCRIPTOR_SIZE)
-      const where = iova(d.source + BigInt(task.next * DESCRIPTOR_SIZE))
-      const read = this.#engine.port.dma.read(where, bytes, tag)
+      const where = d.source + BigInt(task.next * DESCRIPTOR_SIZE)
+      const read = this.#abortedOnce()?.failure ?? this.#read(where, bytes, tag)
       if (!read.ok) {
         const status = this.#fault(read, false, d.block && this.#setup!.prs, tag)
         return status && { status, bytes: task.succeeded, write: false, fault: read.at }
@@ -335,6 +353,11 @@ export class WorkQueue {
    * the status that ends the descriptor.
    */
   #fault(failure: DmaFailure, write: boolean, block: boolean, tag: RequestTag): Status | undefined {
+    if (failure.reason === 'stalled') {
+      this.#stalled = { kind: 'fault', failure, write }
+      this.#wait(true)
+      return undefined
+    }
     const withheld = failure.reason === 'not-present' || failure.reason === 'no-permission'
     if (!withheld) return STATUS.REFUSED
     if (!block || !failure.recoverable) return STATUS.PAGE_FAULT
@@ -380,11 +403,12 @@ export class WorkQueue {
       const { completion } = d
       const aligned = (completion & BigInt(RECORD_SIZE - 1)) === 0n
       const wrote = aligned
-        ? this.#engine.port.dma.write(iova(completion), record(task, outcome), tag)
+        ? (this.#abortedOnce()?.failure ??
+          this.#engine.port.dma.write(iova(completion), record(task, outcome), tag))
         : undefined
       if (!wrote?.ok) {
-        const block = mayWait && d.block && this.#setup!.prs
-        if (wrote && this.#fault(wrote, true, block, tag) === undefined) return false
+        const block = d.block && this.#setup!.prs
+        if (wrote && mayWait && this.#fault(wrote, true, block, tag) === undefined) return false
         this.#engine.report(ERROR_CODE.RECORD, tag, wrote?.at ?? completion)
       }
     }
@@ -398,6 +422,22 @@ export class WorkQueue {
     const done = task.descriptor.opcode === OPCODE.BATCH ? task.succeeded : task.progress.done
     task.outcome ??= plain(STATUS.ABORTED, done)
     this.#complete(task, false)
+  }
+
+  #read(at: bigint, into: Uint8Array, tag: RequestTag): DmaResult {
+    return this.#engine.port.dma.read(iova(at), into, tag)
+  }
+
+  /** What the next access comes to, if it is the one that stalled and was aborted: a step repeats that first. */
+  #abortedOnce(): Failed | undefined {
+    const aborted = this.#aborted
+    this.#aborted = undefined
+    return aborted
+  }
+
+  /** Drops what was waited for. */
+  #forget(): void {
+    this.#retryAt = this.#denied = this.#stalled = this.#aborted = undefined
   }
 
   #inRing(head: number): number {
