@@ -12,6 +12,7 @@ import {
   IRTE,
   PASID_DIRECTORY_ENTRY,
   PASID_ENTRY,
+  POSTED_IRTE,
   ROOT_ENTRY,
   SM_CONTEXT_ENTRY,
   SM_ROOT_ENTRY,
@@ -20,6 +21,10 @@ import type { ExplainedNode, Explanation } from './explanation.js'
 import { fieldIs, structureNode, walkNode } from './structures.js'
 import { VTD_CAUSES } from './vtd-causes.js'
 import { afterAll, REQUEST, refusedBeyond, structureRefusal } from './vtd-refusal.js'
+
+/** CAP_REG.PI, and IM of an interrupt remapping table entry. */
+const CAP_PI = 1n << 59n
+const IRTE_IM = 1n << 15n
 
 /** What a request is known to have been; a record tells less than a fault. */
 export type VtdRequest = Pick<
@@ -162,7 +167,7 @@ function trailNodes(f: VtdFault, trail: FaultTrail): ExplainedNode[] {
   const beyond = refusedBeyond(f)
   const stop = trail.walks.length > 0 || beyond !== undefined ? -1 : trail.structures.length - 1
   const structures = trail.structures.map((s, i) => {
-    const { title, layout } = kindOf(trail.mode, s)
+    const { title, layout } = kindOf(trail.mode, s, (f.cap & CAP_PI) !== 0n)
     const why = i === stop && s.words ? structureRefusal(f, s, layout, s.words) : undefined
     return structureNode(title, layout, s, why)
   })
@@ -172,7 +177,8 @@ function trailNodes(f: VtdFault, trail: FaultTrail): ExplainedNode[] {
 
 function kindOf(
   mode: FaultTrail['mode'],
-  { kind }: FetchedStructure,
+  { kind, words }: FetchedStructure,
+  posts = false,
 ): { readonly title: string; readonly layout: Layout } {
   const scalable = mode === 'scalable'
   const found = {
@@ -180,7 +186,7 @@ function kindOf(
     context: scalable ? SM_CONTEXT_ENTRY : CONTEXT_ENTRY,
     'pasid-directory': PASID_DIRECTORY_ENTRY,
     'pasid-table': PASID_ENTRY,
-    irte: IRTE,
+    irte: posts && words && (words[0]! & IRTE_IM) !== 0n ? POSTED_IRTE : IRTE,
   }[kind]
   return { title: found.name.replace('VT-d ', ''), layout: found as unknown as Layout }
 }

@@ -48,6 +48,8 @@ export {
   IRTE,
   PASID_DIRECTORY_ENTRY,
   PASID_ENTRY,
+  POSTED_DESCRIPTOR,
+  POSTED_IRTE,
   SM_CONTEXT_ENTRY,
   SM_ROOT_ENTRY,
 } from './vtd/tables.js'

@@ -30,6 +30,8 @@ export interface VtdConfig {
   readonly interruptRemapping: boolean
   /** 32-bit APIC ids (EIM). */
   readonly extendedInterruptMode: boolean
+  /** Posted entries of the interrupt remapping table (PI). */
+  readonly postedInterrupts: boolean
   /** Scalable mode; everything below needs it. */
   readonly scalableMode: boolean
   readonly firstStage: boolean
@@ -81,6 +83,7 @@ export const VTD_DEFAULTS: VtdConfig = {
   noWriteFlag: true,
   interruptRemapping: true,
   extendedInterruptMode: true,
+  postedInterrupts: false,
   scalableMode: true,
   firstStage: true,
   firstStage5Level: false,
@@ -138,6 +141,7 @@ export function vtdConfig(changes: Partial<VtdConfig> = {}): VtdConfig {
     noWriteFlag: c.deviceTlb && c.noWriteFlag,
     deviceTlbThrottle: c.deviceTlb && c.deviceTlbThrottle,
     extendedInterruptMode: c.interruptRemapping && c.extendedInterruptMode,
+    postedInterrupts: c.interruptRemapping && c.postedInterrupts,
     pageWalkSnoop: s && c.pageWalkSnoop,
     virtualCommand: s && c.virtualCommand,
   }
@@ -152,6 +156,7 @@ export function setCapabilities(regs: LiveRegisters<typeof VTD_REGISTERS>, c: Vt
   cap.ESRTPS = true
   cap.ESIRTPS = true
   cap.FS5LP = c.firstStage5Level
+  cap.PI = c.postedInterrupts
   cap.FS1GP = c.firstStage1GPages
   cap.DRD = true
   cap.DWD = true

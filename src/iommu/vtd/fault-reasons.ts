@@ -2,9 +2,9 @@
  * VT-d fault reasons: number, the specification's condition, what it means (VT-d 7.1.3 and 5.1.4.1).
  * What it does to a request is here too: an untranslated or translated request is always refused with
  * UR; a translation request (ATS) is refused with UR or CA, or answered "no permission" and then not
- * recorded. Conditions that cannot arise here are left out: posted interrupts, host
- * permission tables, walks that do not snoop.
- * Who raises them: entries.ts, translate.ts, remap.ts, page-requests.ts.
+ * recorded. Conditions that cannot arise here are left out: host permission
+ * tables, walks that do not snoop.
+ * Who raises them: entries.ts, translate.ts, remap.ts, posting.ts, page-requests.ts.
  */
 
 /** What a translation request (AT 1) gets: Unsupported Request, Completer Abort, or success with R = W = 0. */
@@ -61,6 +61,8 @@ export const FAULT_REASONS = {
   irteReserved:             reason(0x24, '24h', Q, 'UR', 'a reserved field of the IRTE is not zero'),
   compatibilityBlocked:     reason(0x25, '25h', N, 'UR', 'a compatibility-format interrupt is blocked'),
   sourceIdRefused:          reason(0x26, '26h', Q, 'UR', 'the requester failed the source id check of the IRTE'),
+  postedUnreadable:         reason(0x27, '27h', Q, 'UR', 'the posted interrupt descriptor could not be read or written'),
+  postedReserved:           reason(0x28, '28h', Q, 'UR', 'a reserved field of the posted interrupt descriptor is not zero'),
   notAnInterrupt:           reason(0x29, '29h', N, 'UR', 'a request to the interrupt address range is no interrupt'),
 
   // Root table address register

@@ -1,24 +1,27 @@
 /**
  * Interrupt remapping: what becomes of interrupt requests (VT-d 5.1). Compatibility format passes or is
  * blocked by CFI; remappable format goes through the interrupt remapping table and its entry cache.
- * Posted interrupts are not there (CAP.PI is 0). Next: invalidate.ts, which clears the cache.
+ * What posted entries then do: posting.ts. Next: invalidate.ts, which clears the cache.
  */
 import { join } from '../../base/addr.js'
 import type { EntryInto } from '../../mem/address-space.js'
 import { MESSAGE_BASE, NO_PASID } from '../../pci/request.js'
 import type { MessageSink } from '../../pci/upstream.js'
+import type { VtdConfig } from './config.js'
 import { messageAddress } from './events.js'
 import type { FaultName } from './fault-reasons.js'
 import type { FaultEntry, FaultLog } from './faults.js'
+import { InterruptPoster, type PostingMemory } from './posting.js'
+import { addressOf } from './requests.js'
 
-interface Memory {
-  readEntry(at: number, into: EntryInto): boolean
-}
-
-/** One cached table entry; a message is ready to be sent. */
+/** One cached table entry: a message that is ready to be sent, or a descriptor to post into. */
 interface RemappedInterrupt {
+  /** Of the message, or of the descriptor. */
   readonly address: number
+  /** Of the message, or the vector to post. */
   readonly data: number
+  readonly posted: boolean
+  readonly urgent: boolean
   readonly svt: number
   readonly sq: number
   readonly sid: number
@@ -30,8 +33,14 @@ const SVT_BUS_RANGE = 2
 /** Function bits that SQ ignores. */
 const SQ_MASK = [0, 4, 6, 7]
 
-/** IRTE bits 63:0 that are reserved in a remapped entry: 14:12, IM (no posting), 31:24. */
+/** IRTE bit 15, IM. */
+const IM = 0x8000
+/** IRTE bits 31:0 that are reserved in a remapped entry: 14:12, IM (set only where nothing is posted), 31:24. */
 const RESERVED_LO = 0xff00_f000
+/** IRTE bits 37:0 that are reserved in a posted entry: 7:2, 13:12, 31:24; and 37:32. */
+const POSTED_RESERVED_LO = 0xff00_30fc
+const POSTED_RESERVED_HI = 0x3f
+const URG = 0x4000
 /** IRTE bits 127:84. */
 const RESERVED_SOURCE = 0xfff0_0000
 
@@ -42,15 +51,19 @@ export class InterruptRemapper {
   #table = 0
   #entries = 0
   #extended = false
-  readonly #memory: Memory
+  readonly #memory: PostingMemory
   readonly #sink: MessageSink
   readonly #faults: FaultLog
   readonly #cache = new Map<number, RemappedInterrupt>()
   readonly #lo: EntryInto = { entryLo: 0, entryHi: 0 }
   readonly #hi: EntryInto = { entryLo: 0, entryHi: 0 }
 
-  constructor(memory: Memory, sink: MessageSink, faults: FaultLog) {
+  readonly #poster: InterruptPoster | undefined
+
+  constructor(memory: PostingMemory, sink: MessageSink, faults: FaultLog, c: VtdConfig) {
     this.#memory = memory
+    if (c.postedInterrupts)
+      this.#poster = new InterruptPoster(memory, sink, 2 ** c.hostAddressWidth)
     this.#sink = sink
     this.#faults = faults
   }
@@ -106,7 +119,8 @@ export class InterruptRemapper {
       this.#fault('sourceIdRefused', requester, index, entry.suppress, this.#entry(index))
       return
     }
-    this.#sink.message(requester, entry.address, entry.data)
+    if (!entry.posted) this.#sink.message(requester, entry.address, entry.data)
+    else this.#post(requester, index, entry)
   }
 
   /** Drops cached entries: all, or 2^mask from an aligned index. */
@@ -137,26 +151,16 @@ export class InterruptRemapper {
     }
     const source = hi.entryLo
     const svt = (source >>> 18) & 3
-    const reserved =
-      (lo.entryLo & RESERVED_LO) !== 0 ||
-      (source & RESERVED_SOURCE) !== 0 ||
-      hi.entryHi !== 0 ||
-      svt === 3 ||
-      (!this.#extended && (lo.entryHi & 0xffff_00ff) !== 0)
-    if (reserved) {
+    const posted = this.#poster !== undefined && (lo.entryLo & IM) !== 0
+    if ((source & RESERVED_SOURCE) !== 0 || svt === 3 || this.#reserved(posted)) {
       this.#fault('irteReserved', requester, index, suppress, where)
       return undefined
     }
-    const destination = this.#extended ? lo.entryHi >>> 0 : (lo.entryHi >>> 8) & 0xff
-    const level = (lo.entryLo & 0x10) !== 0
     const entry: RemappedInterrupt = {
-      address: messageAddress(destination, (lo.entryLo & 4) !== 0, (lo.entryLo & 8) !== 0),
-      // Level is always asserted (VT-d 5.1.4).
-      data:
-        ((lo.entryLo >>> 16) & 0xff) |
-        (((lo.entryLo >>> 5) & 7) << 8) |
-        0x4000 |
-        (level ? 0x8000 : 0),
+      address: posted ? addressOf(hi.entryHi, lo.entryHi) : this.#messageAddress(),
+      data: posted ? (lo.entryLo >>> 16) & 0xff : this.#messageData(),
+      posted,
+      urgent: (lo.entryLo & URG) !== 0,
       svt,
       sq: (source >>> 16) & 3,
       sid: source & 0xffff,
@@ -164,6 +168,37 @@ export class InterruptRemapper {
     }
     this.#cache.set(index, entry)
     return entry
+  }
+
+  /** Whether the fields that a format has for itself hold something reserved, VT-d 9.9 and 9.10. */
+  #reserved(posted: boolean): boolean {
+    const lo = this.#lo
+    if (posted)
+      return (lo.entryLo & POSTED_RESERVED_LO) !== 0 || (lo.entryHi & POSTED_RESERVED_HI) !== 0
+    return (
+      (lo.entryLo & RESERVED_LO) !== 0 ||
+      this.#hi.entryHi !== 0 ||
+      (!this.#extended && (lo.entryHi & 0xffff_00ff) !== 0)
+    )
+  }
+
+  #messageAddress(): number {
+    const { entryLo: flags, entryHi: dst } = this.#lo
+    const destination = this.#extended ? dst >>> 0 : (dst >>> 8) & 0xff
+    return messageAddress(destination, (flags & 4) !== 0, (flags & 8) !== 0)
+  }
+
+  #messageData(): number {
+    const { entryLo: flags } = this.#lo
+    const level = (flags & 0x10) !== 0
+    // Level is always asserted (VT-d 5.1.4).
+    return ((flags >>> 16) & 0xff) | (((flags >>> 5) & 7) << 8) | 0x4000 | (level ? 0x8000 : 0)
+  }
+
+  #post(requester: number, index: number, entry: RemappedInterrupt): void {
+    const { address, data, urgent, suppress } = entry
+    const result = this.#poster!.post(address, data, urgent, this.#extended)
+    if (result !== 'posted') this.#fault(result, requester, index, suppress, this.#entry(index))
   }
 
   /** An entry as memory holds it now, for a fault. */

@@ -108,6 +108,29 @@ export const IRTE = layout('VT-d interrupt remapping table entry', 16, {
   P: flag(0, 'present'),
 })
 
+/** Interrupt remapping table entry of a posted interrupt, VT-d 9.10. */
+export const POSTED_IRTE = layout('VT-d posted interrupt remapping table entry', 16, {
+  PDAH: bits(127, 96, 'descriptor address 63:32'),
+  SVT: oneOf(83, 82, { none: 0, sourceId: 1, busRange: 2 }, 'source validation'),
+  SQ: bits(81, 80, 'function bits to ignore: 0 none, 1 bit 2, 2 bits 2:1, 3 bits 2:0'),
+  SID: bits(79, 64, 'source id, or bus range: 15:8 first, 7:0 last'),
+  PDAL: bits(63, 38, 'descriptor address 31:6'),
+  VV: bits(23, 16, 'vector to post'),
+  IM: flag(15, 'posted'),
+  URG: flag(14, 'notify even while SN is set'),
+  AVAIL: bits(11, 8, 'software'),
+  FPD: flag(1, 'qualified faults are not recorded'),
+  P: flag(0, 'present'),
+})
+
+/** Posted interrupt descriptor, VT-d 9.11. Bits 255:0 are the posted vectors (PIR). */
+export const POSTED_DESCRIPTOR = layout('VT-d posted interrupt descriptor', 64, {
+  NDST: bits(319, 288, 'notification destination: 31:0 with EIME, else 15:8'),
+  NV: bits(279, 272, 'notification vector'),
+  SN: flag(257, 'notifications of interrupts that are not urgent are suppressed'),
+  ON: flag(256, 'a notification is outstanding'),
+})
+
 /** Page request descriptor, VT-d 7.4.1.1: what the unit writes into the page request queue. */
 export const PAGE_REQUEST_DESCRIPTOR = layout('VT-d page request descriptor', 32, {
   ADDR_HI: bits(127, 96, 'address 63:32'),

@@ -148,7 +148,7 @@ export class VtdUnit implements UpstreamTranslator, MessageSink, MmioTarget {
       options.onFault,
     )
     this.#faults = faults
-    this.#remapper = new InterruptRemapper(memory, interrupts, faults)
+    this.#remapper = new InterruptRemapper(memory, interrupts, faults, config)
     const translator = new Translator(memory, config, faults, trace.point('vtd.translate'))
     this.#translator = translator
     const respond = (r: PageGroupResponse) => this.#respond(r)

@@ -29,6 +29,9 @@ describe('VT-d fault reasons', () => {
       'irteReserved',
       'compatibilityBlocked',
       'sourceIdRefused',
+      // posting.test.ts
+      'postedUnreadable',
+      'postedReserved',
       // Only a memory that takes reads and refuses writes makes these.
       'fsFlagUpdateFailed',
       'ssFlagUpdateFailed',
