@@ -102,7 +102,7 @@ export interface Holdings extends VfioHoldings {
 }
 
 const VTD_REGISTERS = 0xfed9_0000
-const SMMU_REGISTERS = 0x0905_0000
+const SMMU_REGISTERS = 0xf905_0000
 const MIB = 2 ** 20
 const MAX_RAM = 2048 * MIB
 
