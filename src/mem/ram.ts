@@ -48,7 +48,7 @@ export class RamRegion {
     this.base = base
     this.size = bytes.length
     this.bytes = bytes
-    this.words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2)
+    this.words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >>> 2)
     this.#watcher = watcherOf(bytes)
     // Whoever finds a dirty log calls `wrote`.
     if (this.#watcher) this.dirty = new DirtyLog(Math.ceil(bytes.length / 4096))
