@@ -29,6 +29,7 @@ export function explainSmmuFault(f: SmmuFault): Explanation {
     recorded: '',
     lost: ' Its record was lost: the event queue was full, disabled or broken.',
     suppressed: ' No record was wanted (CD.R, STE.S2R, CR2.RECINVSID).',
+    merged: ' No record of its own: the last one in the event queue equals it and stands for both.',
     stalled: ' The transaction waits for CMD_RESUME.',
   }[f.record]
   const stage = f.stage === 0 ? '' : ` Stage ${f.stage} refused it.`

@@ -40,6 +40,11 @@ export interface SmmuConfig {
   readonly stallModel: (typeof STALL_MODEL)[keyof typeof STALL_MODEL]
   /** Stalled transactions that have a record at a time; more wait for their turn. */
   readonly stalls: number
+  /**
+   * Events that equal the last record, which is still in the queue and not older than this many ns of virtual
+   * time, are merged into it (7.3.1) where STE.MEV allows; 0: none are.
+   */
+  readonly eventMergeNs: number
   /** Range invalidation. */
   readonly rangeInvalidation: boolean
   /** CD.HADx. */
@@ -95,6 +100,7 @@ export const SMMU_DEFAULTS: SmmuConfig = {
   priResponsePasid: true,
   stallModel: STALL_MODEL.STALL_AND_TERMINATE,
   stalls: 64,
+  eventMergeNs: 0,
   rangeInvalidation: true,
   hierarchicalDisable: true,
   permissionOverrides: true,
@@ -123,6 +129,7 @@ export function smmuConfig(changes: Partial<SmmuConfig> = {}): SmmuConfig {
   within('log2 of event queue', c.eventQueueBits, 0, 19)
   within('log2 of PRI queue', c.priQueueBits, 0, 19)
   within('stalls', c.stalls, 1, 0xffff)
+  within('event merging time', c.eventMergeNs, 0, Number.MAX_SAFE_INTEGER)
   const pri = c.ats && c.pri
   return {
     ...c,

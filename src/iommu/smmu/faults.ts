@@ -55,6 +55,8 @@ export interface FaultReport {
   readonly fetchAddress: number
   /** Where the way ended, outermost first. */
   readonly entries: readonly FaultEntry[]
+  /** Its record may be merged with one that equals it: STE.MEV, or no STE was found yet (7.3.1). */
+  readonly mergeable: boolean
 }
 
 /** A fault with everything that is known of it. */
@@ -66,9 +68,10 @@ export interface SmmuFault extends FaultReport {
   readonly meaning: string
   /**
    * What became of its record: in the queue, or lost because the queue is full, disabled or broken, or
-   * not wanted (CD.R, STE.S2R, CR2); `stalled`: its transaction waits, the record may still be due.
+   * not wanted (CD.R, STE.S2R, CR2); `merged`: the last record in the queue stands for it too; `stalled`: its
+   * transaction waits, the record may still be due.
    */
-  readonly record: 'recorded' | 'lost' | 'suppressed' | 'stalled'
+  readonly record: 'recorded' | 'lost' | 'suppressed' | 'merged' | 'stalled'
   /** Everything that was read on the way there, when the unit can tell. */
   readonly trail?: FaultTrail
 }
@@ -96,13 +99,21 @@ export class FaultLog {
   readonly #fault = FAULT_RECORD.at(this.#bytes)
   readonly #fetch = FETCH_RECORD.at(this.#bytes)
   readonly #request = ATS_REQUEST_RECORD.at(this.#bytes)
+  readonly #mergeNs: number
+  /** The last record that others may be merged into: its bytes, the queue's position behind it, its time. */
+  readonly #kept = new Uint8Array(EVENT_SIZE)
+  #keptEnd = -1
+  #keptAt = 0
 
+  /** `mergeNs`: see `SmmuConfig.eventMergeNs`. */
   constructor(
     queue: OutputQueue,
     clock: VirtualClock,
     point: TracePoint<SmmuFault>,
+    mergeNs: number,
     onFault: ((fault: SmmuFault) => void) | undefined,
   ) {
+    this.#mergeNs = mergeNs
     this.#queue = queue
     this.#clock = clock
     this.#point = point
@@ -111,18 +122,12 @@ export class FaultLog {
 
   /** Reports the fault of a terminated transaction; `wanted` false keeps it out of the queue. */
   report(report: FaultReport, wanted: boolean): void {
-    this.#announce(report, wanted ? (this.write(report) ? 'recorded' : 'lost') : 'suppressed')
+    this.#announce(report, wanted ? this.#write(report) : 'suppressed')
   }
 
   /** Reports the fault of a transaction that stalls; its record is `writeStall`'s. */
   reportStall(report: FaultReport): void {
     this.#announce(report, 'stalled')
-  }
-
-  /** Writes the record of a terminated transaction; false when it was lost. */
-  write(report: FaultReport): boolean {
-    this.#describe(report, -1)
-    return this.#queue.push(this.#bytes)
   }
 
   /** True while the queue takes records. */
@@ -137,8 +142,35 @@ export class FaultLog {
     return this.#queue.push(this.#bytes)
   }
 
+  /** The queue is another from now on: nothing is merged into what it held. */
+  separate(): void {
+    this.#keptEnd = -1
+  }
+
   reset(): void {
     this.last = undefined
+    this.separate()
+  }
+
+  /** Writes the record of a terminated transaction, unless the last one stands for it. */
+  #write(report: FaultReport): SmmuFault['record'] {
+    this.#describe(report, -1)
+    const merging = report.mergeable && this.#mergeNs > 0
+    if (merging && this.#sameAsLast()) return 'merged'
+    if (!this.#queue.push(this.#bytes)) return 'lost'
+    if (merging) {
+      this.#kept.set(this.#bytes)
+      this.#keptEnd = this.#queue.position
+      this.#keptAt = this.#clock.now
+    }
+    return 'recorded'
+  }
+
+  #sameAsLast(): boolean {
+    const queue = this.#queue
+    if (!queue.usable || queue.empty || queue.position !== this.#keptEnd) return false
+    if (this.#clock.now - this.#keptAt > this.#mergeNs) return false
+    return this.#bytes.every((b, i) => b === this.#kept[i])
   }
 
   #announce(report: FaultReport, record: SmmuFault['record']): void {

@@ -71,6 +71,17 @@ export class OutputQueue {
     return ((this.#r.producer.WR - this.#r.consumer.RD) & all) >= 2 ** bits
   }
 
+  /** Where the next entry goes, wrap bit included. */
+  get position(): number {
+    return this.#r.producer.WR
+  }
+
+  /** True while software has taken every entry. */
+  get empty(): boolean {
+    const all = 2 ** (queueBits(this.#r.base, this.#mostBits) + 1) - 1
+    return ((this.#r.producer.WR ^ this.#r.consumer.RD) & all) === 0
+  }
+
   /** True from an overflow until software acknowledged it. */
   get overflowed(): boolean {
     return this.#r.producer.OVFLG !== this.#r.consumer.OVACKFLG
@@ -88,7 +99,7 @@ export class OutputQueue {
       this.overflow()
       return false
     }
-    const { base, producer, consumer } = this.#r
+    const { base, producer } = this.#r
     const bits = queueBits(base, this.#mostBits)
     const all = 2 ** (bits + 1) - 1
     const at = queueAddress(base, bits, entry.length) + (producer.WR & (all >> 1)) * entry.length
@@ -96,7 +107,7 @@ export class OutputQueue {
       this.#errors.raise(this.#error)
       return false
     }
-    const empty = ((producer.WR ^ consumer.RD) & all) === 0
+    const { empty } = this
     producer.WR = (producer.WR + 1) & all
     if (empty) this.#filled()
     return true

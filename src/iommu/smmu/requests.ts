@@ -34,7 +34,18 @@ export interface Refusal extends Omit<FaultReport, RequestPart> {
   /** The fault is a stage 2's that refused a CD fetch: STE.S2R and S2S govern it. */
   readonly ofStage2: boolean
 }
-type RequestPart = 'requester' | 'streamId' | 'pasid' | 'address' | 'access' | 'privileged' | 'at'
+type RequestPart =
+  | 'requester'
+  | 'streamId'
+  | 'pasid'
+  | 'address'
+  | 'access'
+  | 'privileged'
+  | 'at'
+  | 'mergeable'
+
+/** Events that come before an STE is found; no MEV keeps them from being merged (7.3.1). */
+const BEFORE_STE: readonly EventName[] = ['C_BAD_STREAMID', 'F_STE_FETCH', 'C_BAD_STE']
 
 /** Finds what governs a request. */
 export class Requests {
@@ -111,6 +122,7 @@ export class Requests {
       access,
       privileged: privileged(r, stream),
       at: r.at,
+      mergeable: stream?.mergesEvents ?? BEFORE_STE.includes(why.name),
     }
   }
 }

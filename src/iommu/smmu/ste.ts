@@ -63,7 +63,7 @@ export const STE = layout('SMMUv3 STE', 64, {
   STRW: oneOf(95, 94, { 'NS-EL1': 0, 'NS-EL2': 2 }, 'stream world'),
   EATS: oneOf(93, 92, { none: 0, full: 1, split: 2, dpt: 3 }, 'what ATS may do'),
   S1STALLD: flag(91, 'stage 1 faults must not stall'),
-  MEV: flag(83, 'events may be merged; none are'),
+  MEV: flag(83, 'identical events may be merged'),
   PPAR: flag(82, 'automatic PRG responses carry a PASID'),
   CONT: bits(80, 77, '2^CONT STEs are alike; no effect'),
   S1CSH: bits(71, 70, 'attributes of CD fetches; no effect'),

@@ -58,6 +58,8 @@ export interface Stream {
   readonly privCfg: number
   readonly instCfg: number
   readonly ppar: boolean
+  /** STE.MEV. */
+  readonly mergesEvents: boolean
   /** The STE, for faults. */
   readonly entry: FaultEntry
   readonly contexts: Map<number, Context>
@@ -247,6 +249,7 @@ export class Streams {
       privCfg: overrides ? ste.PRIVCFG : 0,
       instCfg: overrides ? ste.INSTCFG : 0,
       ppar: ste.PPAR,
+      mergesEvents: ste.MEV,
       entry,
       contexts: new Map(),
       bindings: new Map(),

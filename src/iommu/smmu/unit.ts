@@ -142,7 +142,13 @@ export class SmmuUnit implements UpstreamTranslator, MessageSink, MmioTarget {
       config.eventQueueBits,
       () => interrupts.eventQueue(),
     )
-    const faults = new FaultLog(this.#events, clock, trace.point('smmu.fault'), options.onFault)
+    const faults = new FaultLog(
+      this.#events,
+      clock,
+      trace.point('smmu.fault'),
+      config.eventMergeNs,
+      options.onFault,
+    )
     this.#faults = faults
     const { downstream } = options
     const stalls = new Stalls(
@@ -302,6 +308,7 @@ export class SmmuUnit implements UpstreamTranslator, MessageSink, MmioTarget {
     const wasEnabled = CR0ACK.SMMUEN
     CR0ACK.CMDQEN = CR0.CMDQEN
     CR0ACK.EVENTQEN = CR0.EVENTQEN
+    if (!CR0.EVENTQEN) this.#faults.separate()
     CR0ACK.PRIQEN = CR0.PRIQEN && config.pri
     CR0ACK.ATSCHK = CR0.ATSCHK && config.ats
     CR0ACK.SMMUEN = CR0.SMMUEN

@@ -50,6 +50,7 @@ export interface SteFields {
   eats?: number
   strw?: number
   ppar?: number
+  mev?: number
   privcfg?: number
   instcfg?: number
   vmid?: number
@@ -74,6 +75,7 @@ export const steWords = (f: SteFields): bigint[] => [
   at(f.v ?? 1, 0) | at(f.config, 1) | at(f.s1fmt, 4) | at(f.ctx, 0) | at(f.cdmax, 59),
   at(f.dss, 0) |
     at(f.ppar, 18) |
+    at(f.mev, 19) |
     at(f.stalld, 27) |
     at(f.eats, 28) |
     at(f.strw, 30) |
