@@ -34,14 +34,16 @@ function watched(b: Bench): void {
 }
 
 const seeds = [1, 2, 3, 4]
+/** What is off by default. */
+const EVERYTHING = { postedInterrupts: true, protectedLowMemory: true, protectedHighMemory: true }
 
 describe('VT-d under fuzz', () => {
   it.each(seeds)('register writes of any size anywhere, seed %i', seed => {
-    const b = new Bench({ ramBytes: 2 << 20 })
+    const b = new Bench({ ramBytes: 2 << 20, config: seed % 2 ? {} : EVERYTHING })
     watched(b)
     b.memory.addMmio(0xfed9_0000, 0x1000, b.unit, 'unit')
     const r = random(seed)
-    const interesting = Object.values(REG)
+    const interesting = [...Object.values(REG), 0x64, 0x68, 0x70, 0x78]
     for (let i = 0; i < 3000; i++) {
       const size = r.pick([1, 2, 4, 8] as const)
       const offset = r.below(4) ? r.pick(interesting) + r.below(2) * 4 : r.below(0x1000)
@@ -117,6 +119,32 @@ describe('VT-d under fuzz', () => {
       }
     }
     expect(outcomes.size).toBeGreaterThan(3)
+  })
+
+  it.each(seeds)('random interrupt entries: remapped, posted or refused, seed %i', seed => {
+    const b = new Bench({ ramBytes: 2 << 20, config: EVERYTHING })
+    watched(b)
+    const r = random(seed)
+    const table = b.alloc()
+    b.w64(REG.IRTA, BigInt(table) | (seed % 2 ? 0x800n : 0n) | 7n)
+    b.command(GCMD.SIRTP)
+    b.command(GCMD.IRE)
+    const outcomes = new Set<string>()
+    for (let i = 0; i < 4000; i++) {
+      const at = table + r.below(256) * 16
+      const wild = r.below(8) === 0
+      const where = BigInt((r.below(8) ? r.below(1 << 20) : r.next() >>> 4) & ~63)
+      b.store(at, wild ? r.big() : (where << 32n) | BigInt(r.pick([1, 0x8001, 0xc001, 0x51_8003])))
+      b.store(at + 8, wild ? r.big() : 0n)
+      if (r.below(4) === 0) b.store(Number(where) + 32, BigInt(r.pick([0, 1, 2, 3, 4, 0xf2_0000])))
+      const { length } = b.faults
+      b.unit.message(r.below(0x10000), 0xfee0_0010 + (((at - table) >> 4) << 5), 0)
+      outcomes.add(b.faults[length]?.name ?? 'delivered')
+      if (r.below(4) === 0) b.command(GCMD.SIRTP)
+    }
+    expect([...outcomes]).toEqual(
+      expect.arrayContaining(['delivered', 'irteReserved', 'postedReserved', 'postedUnreadable']),
+    )
   })
 
   it.each(seeds)('random descriptors: the queue ends or stops, seed %i', seed => {
