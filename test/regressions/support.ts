@@ -35,8 +35,11 @@ export function bound(options: BenchOptions = {}) {
   return s
 }
 
+/** What a bench with an SMMUv3 is given. */
+export type SmmuOptions = Omit<SmmuBenchOptions, 'iommu'>
+
 /** A bench with an SMMUv3, a process, its nesting container under N13. */
-export function nestingSmmu(options: Omit<SmmuBenchOptions, 'iommu'> = {}) {
+export function nestingSmmu(options: SmmuOptions = {}) {
   const b = bench({ iommu: 'smmuv3', ...options })
   const p = b.process()
   return { b, p, c: p.nesting() }
