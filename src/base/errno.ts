@@ -7,9 +7,9 @@ export const Errno = {
   E2BIG: 7,       EBADF: 9,       EAGAIN: 11,     ENOMEM: 12,      EACCES: 13,     EFAULT: 14,
   EBUSY: 16,      EEXIST: 17,     ENODEV: 19,     ENOTDIR: 20,     EINVAL: 22,     ENFILE: 23,
   EMFILE: 24,     ENOTTY: 25,     EFBIG: 27,      ENOSPC: 28,      ESPIPE: 29,     EROFS: 30,
-  ERANGE: 34,     ENOSYS: 38,     EBADE: 52,      ENODATA: 61,     ETIME: 62,      EOVERFLOW: 75,
-  EBADFD: 77,     EMSGSIZE: 90,   EOPNOTSUPP: 95, EADDRINUSE: 98,  ETIMEDOUT: 110, ECANCELED: 125,
-  EHWPOISON: 133, ENOTSUPP: 524,
+  ERANGE: 34,     ENOSYS: 38,     ENOMSG: 42,     EBADE: 52,       ENODATA: 61,    ETIME: 62,
+  EOVERFLOW: 75,  EBADFD: 77,     EMSGSIZE: 90,   EOPNOTSUPP: 95,  EADDRINUSE: 98, ETIMEDOUT: 110,
+  ECANCELED: 125, EHWPOISON: 133, ENOTSUPP: 524,
 } as const
 
 /** Name of an errno, as `strace` prints it. */

@@ -181,6 +181,8 @@ function build<R extends Bank>(
   const work = new PendingWork(fn)
   behaviour = definition.create(makePort(fn, work), file.regs)
   fn.model = {
+    migratable: behaviour.save !== undefined && behaviour.restore !== undefined,
+    hold: on => work.hold(on),
     reset() {
       work.cancel()
       target.reset()
@@ -220,6 +222,8 @@ function lateBound<R extends Bank>(
 class PendingWork {
   readonly #fn: PciFunction
   readonly #timers = new Set<Timer>()
+  /** What fell due while held; undefined when nothing holds it. */
+  #due: (() => void)[] | undefined
 
   constructor(fn: PciFunction) {
     this.#fn = fn
@@ -228,14 +232,23 @@ class PendingWork {
   later(work: () => void, delayNs: number): void {
     const timer = this.#fn.fabric.clock.later(() => {
       this.#timers.delete(timer)
-      work()
+      if (this.#due !== undefined) this.#due.push(work)
+      else work()
     }, delayNs)
     this.#timers.add(timer)
+  }
+
+  hold(on: boolean): void {
+    if (on === (this.#due !== undefined)) return
+    const due = this.#due
+    this.#due = on ? [] : undefined
+    for (const work of due ?? []) this.later(work, 0)
   }
 
   cancel(): void {
     for (const timer of this.#timers) timer.cancel()
     this.#timers.clear()
+    if (this.#due !== undefined) this.#due = []
   }
 }
 
@@ -261,7 +274,12 @@ function makePort(fn: PciFunction, work: PendingWork): DevicePort {
     },
     write(at, from, tag = NO_TAG) {
       place(at)
-      return master.write(halves[1]!, halves[0]!, from, tag) ? OK : failed()
+      const ok = master.write(halves[1]!, halves[0]!, from, tag)
+      if (fn.writeLog !== undefined && tag.pasid === undefined) {
+        place(at)
+        fn.writeLog.wrote(halves[1]!, halves[0]!, ok ? from.length : master.failedDone)
+      }
+      return ok ? OK : failed()
     },
     translate(at, want, tag = NO_TAG) {
       place(at)

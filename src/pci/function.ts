@@ -24,11 +24,21 @@ export interface DeviceModel {
 
 /** What stands behind a function: called on reset and around save and restore. */
 export interface FunctionModel {
+  /** Whether `save` leaves nothing out: the device tells its state beside registers, and takes it back. */
+  readonly migratable: boolean
+  /** Keeps work that falls due from running, until told to let it; registers stay accessible. */
+  hold(on: boolean): void
   reset(): void
   save(): unknown
   restore(state: unknown): void
   /** A request that failed as `stalled` is to be made again, or was aborted. */
   resumed?(token: number, retry: boolean): void
+}
+
+/** Is told of what a device wrote without a PASID. */
+export interface WriteLog {
+  /** `length` bytes from the address (two 32-bit halves) on are written. */
+  wrote(hi: number, lo: number, length: number): void
 }
 
 /** What a function is made of. */
@@ -55,6 +65,8 @@ export class PciFunction extends PciNode {
   readonly physical: PciFunction | undefined
   /** Set once by the device model. */
   model: FunctionModel | undefined
+  /** Told of the device's writes while somebody tracks them. */
+  writeLog: WriteLog | undefined
   readonly #header: RegisterFile<typeof TYPE0>
 
   constructor(bus: Bus, devfn: number, spec: FunctionSpec) {

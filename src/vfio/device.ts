@@ -15,12 +15,14 @@ import type { OpenFile } from '../sys/open-file.js'
 import type { Process } from '../sys/process.js'
 import { answerInfo, CapabilityChain } from './capability-chain.js'
 import { VirtualConfig } from './config.js'
-import { deviceFeature } from './device-feature.js'
+import { deviceFeature, type FeatureTarget } from './device-feature.js'
+import { DmaLogging } from './dma-logging.js'
 import { FaultRegion, ResponseRegion } from './fault-region.js'
 import { type HotResetScope, hotReset, hotResetInfo } from './hot-reset.js'
 import type { IoctlTrace } from './ioctl-trace.js'
 import { IoEventFds } from './ioeventfd.js'
 import { DeviceIrqs, FAULT_IRQ } from './irqs.js'
+import { Migration } from './migration.js'
 import type { Rules } from './profiles.js'
 import {
   ABSENT,
@@ -84,6 +86,8 @@ export class VfioPciDevice {
   readonly #doorbells = new IoEventFds()
   readonly #resets: boolean
   readonly #faults: FaultRegion | undefined
+  readonly #migration: Migration | undefined
+  readonly #logging: DmaLogging
 
   /** `nested`: the group is on a nesting domain, so that faults have somebody to go to. */
   constructor(fn: PciFunction, nested: boolean, env: DeviceEnvironment) {
@@ -92,6 +96,8 @@ export class VfioPciDevice {
     this.#fn = fn
     this.#env = env
     this.#resets = (this.#express(4, 4) & FLR_CAPABLE) !== 0
+    this.#migration = fn.model?.migratable ? new Migration(fn, env.failures) : undefined
+    this.#logging = new DmaLogging(fn)
     const faults = nested && rules.faultRegions
     env.failures.step('a device')
     if (faults) env.failures.step('fault rings')
@@ -130,7 +136,9 @@ export class VfioPciDevice {
     if (this.#faults) core.onFault(this.bdf, undefined)
     this.#doorbells.release()
     this.irqs.release()
+    this.#logging.end()
     if (this.#resets) this.reset()
+    else this.#migration?.reset()
     const command = core.config.read(this.bdf, PCI_COMMAND, 2)
     core.config.write(this.bdf, PCI_COMMAND, 2, command & ~PCI_COMMAND_MASTER)
   }
@@ -144,6 +152,7 @@ export class VfioPciDevice {
   surviveReset(reset: () => void): void {
     resetPreserving(this.#env.core, this.bdf, reset)
     this.irqs.restore()
+    this.#migration?.reset()
   }
 
   ioctl(cmd: number, arg: number, caller: Process): number {
@@ -167,7 +176,7 @@ export class VfioPciDevice {
       case VFIO_DEVICE_IOEVENTFD:
         return this.#doorbells.call(this.#regions, arg, caller)
       case VFIO_DEVICE_FEATURE:
-        return deviceFeature(this.#env.rules, this.#env.core.config, this.bdf, arg, caller)
+        return deviceFeature(this.#features, arg, caller)
       default:
         // Device files answer this themselves: only a group's descriptor asks here.
         if (cmd === VFIO_DEVICE_BIND_IOMMUFD && this.#env.rules.iommufd)
@@ -192,6 +201,13 @@ export class VfioPciDevice {
     if (at + length > region.size)
       throw new ErrnoError('EINVAL', `mmap: past the end of region ${regionIndex(offset)}`, 'mmap')
     return region.mmap(length, at)
+  }
+
+  get #features(): FeatureTarget {
+    const { rules, core } = this.#env
+    const { bdf } = this
+    const [migration, logging] = [this.#migration, this.#logging]
+    return { rules, config: core.config, bdf, migration, logging }
   }
 
   #fault(region: FaultRegion, fault: IommuFault): boolean {

@@ -85,6 +85,8 @@ const N13_CALLS = { 'set-pasid-table': 18, 'cache-invalidate': 19, 'set-msi-bind
 const NESTED = ['migration', 'iova-range', 'nesting'] as const
 const STOCK = ['migration', 'dma-avail', 'iova-range'] as const
 const EARLY = ['migration', 'iova-range'] as const
+// VF token, migration and its state, DMA logging, data size, bus master.
+const FEATURES = [0, 1, 2, 6, 7, 8, 9, 10] as const
 
 type Table = {
   readonly [R in keyof Rules]: readonly [
@@ -128,7 +130,7 @@ const table: Table = {
   pasidCapability:        [true,      true,      true,      false,     false,     false,        false],
   dynamicMsix:            [false,     false,     false,     false,     false,     true,         false],
   iommufd:                [false,     false,     false,     false,     false,     true,         false],
-  features:               [[0],       [0],       [0],       [0],       [0],       [0, 10],      [0]],
+  features:               [[0],       [0],       [0],       [0],       [0],       FEATURES,     [0]],
   reportedFeatures:       ['v7',      'v7',      'v8',      'v7',      'v7',      'v7',         'v7'],
   pasidFile:              [false,     false,     true,      false,     false,     false,        false],
 }

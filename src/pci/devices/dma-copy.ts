@@ -22,7 +22,14 @@ export const dmaCopy = defineDevice({
   }),
 
   create(port, regs) {
+    let started = 0
+
+    function start() {
+      started++
+      port.later(copy)
+    }
     function copy() {
+      started--
       const tag = { pasid: regs.PASID.EN ? pasid(regs.PASID.ID) : undefined }
       const data = new Uint8Array(regs.LEN.BYTES)
 
@@ -36,8 +43,16 @@ export const dmaCopy = defineDevice({
     return {
       onWrite: {
         CTRL: ({ START }) => {
-          if (START) port.later(copy)
+          if (START) start()
         },
+      },
+      reset() {
+        started = 0
+      },
+      save: () => started,
+      restore(copies) {
+        started = 0
+        while (started < (copies as number)) start()
       },
     }
   },
