@@ -14,6 +14,7 @@ export {
   type DmaResult,
   defineDevice,
   type Halves,
+  msi,
   msix,
   type PageRequestResult,
   type PageWant,

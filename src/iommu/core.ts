@@ -94,13 +94,13 @@ export class IommuCore implements FaultSink {
   }
 
   /**
-   * A vector for a function's MSI-X table: through interrupt remapping where there is one. ENODEV when the
-   * device has no IOMMU, ENOSPC when vectors are exhausted.
+   * A vector for a function's MSI-X table, or a block of `count` for MSI: through interrupt remapping where there is
+   * one. ENODEV when the device has no IOMMU, ENOSPC when vectors are exhausted.
    */
-  allocateVector(bdf: number, handler: () => void): DeviceVector {
+  allocateVector(bdf: number, handler: (index: number) => void, count?: number): DeviceVector {
     const driver = this.deviceDriver(bdf)
     if (driver === undefined) throw new ErrnoError('ENODEV', 'no IOMMU translates this device')
-    return driver.allocateVector(bdf, handler)
+    return driver.allocateVector(bdf, handler, count)
   }
 
   /** Sets who takes a function's faults; undefined: nobody, and what waits is answered INVALID. */

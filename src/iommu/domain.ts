@@ -118,8 +118,11 @@ export interface IommuDriver {
   readonly nesting: NestingInfo | undefined
   /** Interrupts of devices cannot be forged: remapping is on, and vectors must come from `allocateVector`. */
   readonly isolatesInterrupts: boolean
-  /** A vector that calls `handler` when that function raises it. ENOSPC. */
-  allocateVector(bdf: number, handler: () => void): DeviceVector
+  /**
+   * A vector that calls `handler` when that function raises it. ENOSPC. With `count`, a power of two up to 32, a
+   * block for MSI: `data` is of the first, the low bits tell which, and `free` gives all back.
+   */
+  allocateVector(bdf: number, handler: (index: number) => void, count?: number): DeviceVector
   /** Guest tables bound to PASIDs of devices below the unit. */
   readonly bindingCount: number
   /** What iommufd uses; undefined: iommufd offers nothing over this unit. */

@@ -164,6 +164,13 @@ const BASIC: Readonly<Record<number, Decoder>> = {
     Version: c.u16(at + 2) & 7,
     PowerState: c.u16(at + 4) & 3,
   }),
+  [CAPABILITY.MSI]: (c, at) => ({
+    Enable: bit(c.u16(at + 2), 0),
+    Vectors: 1 << ((c.u16(at + 2) >> 1) & 7),
+    Vectors_Enabled: 1 << ((c.u16(at + 2) >> 4) & 7),
+    Address_64: bit(c.u16(at + 2), 7),
+    Masking: bit(c.u16(at + 2), 8),
+  }),
   [CAPABILITY.MSIX]: (c, at) => ({
     Enable: bit(c.u16(at + 2), 15),
     Function_Mask: bit(c.u16(at + 2), 14),

@@ -16,10 +16,12 @@ import type { CapabilityFactory } from './capability.js'
 import type { DmaFailureReason } from './dma.js'
 import type { PageRequestRefusal } from './extended/pri.js'
 import { type DeviceModel, PciFunction } from './function.js'
+import type { InterruptPin } from './intx.js'
 import type { Identity } from './node.js'
 import { PortalTarget } from './portal.js'
 import { type CompletionStatus, NO_PASID, type PrgResponseCode } from './request.js'
 
+export { msi } from './capabilities/msi.js'
 export { msix } from './capabilities/msix.js'
 export { acs } from './extended/acs.js'
 export { aer } from './extended/aer.js'
@@ -93,8 +95,13 @@ export interface DmaPort {
 /** All that a device can do to the world. */
 export interface DevicePort {
   readonly dma: DmaPort
-  /** Raises an MSI-X vector. */
+  /** Raises a vector of MSI when software enabled that, else of MSI-X; lost while neither is. */
   interrupt(vector: number): void
+  /**
+   * Sets the level of the interrupt pin: pending until told otherwise or reset. It reaches the host while
+   * software has neither disabled it nor enabled messages. Nothing happens without a pin.
+   */
+  intx(asserted: boolean): void
   /** Runs `work` after `delayNs` of virtual time; a reset of the function cancels it. */
   later(work: () => void, delayNs?: number): void
 }
@@ -129,6 +136,8 @@ export interface DeviceDefinition<R extends Bank> {
   readonly capabilities?: readonly CapabilityFactory[]
   /** Function-level reset and End-End TLP prefixes, both true unless told otherwise. */
   readonly express?: { readonly flr?: boolean; readonly endEndPrefix?: boolean }
+  /** The interrupt pin, INTA (1) to INTD (4); without it the device has messages only. */
+  readonly intx?: { readonly pin: InterruptPin }
   /** Registers, decoded by BAR0. */
   readonly bar0: R
   /** A BAR whose 64-byte writes go to `portal`. */
@@ -172,6 +181,7 @@ function build<R extends Bank>(
     name,
     identity,
     bars,
+    pin: definition.intx?.pin,
     capabilities: [
       express(definition.express),
       powerManagement(),
@@ -308,7 +318,8 @@ function makePort(fn: PciFunction, work: PendingWork): DevicePort {
   }
   return {
     dma,
-    interrupt: vector => fn.msix?.raise(vector),
+    interrupt: vector => fn.interrupt(vector),
+    intx: asserted => fn.setIntx(asserted),
     later: (run, delayNs = 0) => work.later(run, delayNs),
   }
 }

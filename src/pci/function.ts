@@ -6,12 +6,14 @@ import { RegisterFile } from '../base/registers.js'
 import { type Bar, type BarSpec, makeBars } from './bar.js'
 import type { Bus } from './bus.js'
 import { BusMaster } from './bus-master.js'
+import { MsiCapability } from './capabilities/msi.js'
 import { MsixCapability } from './capabilities/msix.js'
 import type { CapabilityFactory } from './capability.js'
 import { AtsCapability } from './extended/ats.js'
 import { PasidCapability } from './extended/pasid.js'
 import { PriCapability } from './extended/pri.js'
 import { TYPE0 } from './headers.js'
+import { InterruptLine, type InterruptPin } from './intx.js'
 import { type Identity, PciNode } from './node.js'
 import type { AtsInvalidation, PageGroupResponse } from './request.js'
 
@@ -47,6 +49,8 @@ export interface FunctionSpec {
   readonly identity: Identity
   readonly bars: readonly BarSpec[]
   readonly capabilities: readonly CapabilityFactory[]
+  /** The interrupt pin; undefined: none. */
+  readonly pin?: InterruptPin | undefined
   /** Of a virtual function: whose it is. */
   readonly physical?: PciFunction
 }
@@ -56,7 +60,10 @@ export class PciFunction extends PciNode {
   protected override readonly headerLayout = 0
   /** BAR0 to BAR5; those not implemented have kind `none`. */
   readonly bars: readonly Bar[]
+  readonly msi: MsiCapability | undefined
   readonly msix: MsixCapability | undefined
+  /** The host line of the interrupt pin; undefined without one. */
+  readonly line: InterruptLine | undefined
   readonly ats: AtsCapability | undefined
   readonly pri: PriCapability | undefined
   readonly pasid: PasidCapability | undefined
@@ -68,9 +75,12 @@ export class PciFunction extends PciNode {
   /** Told of the device's writes while somebody tracks them. */
   writeLog: WriteLog | undefined
   readonly #header: RegisterFile<typeof TYPE0>
+  readonly #pin: number
 
   constructor(bus: Bus, devfn: number, spec: FunctionSpec) {
     super(spec.name, spec.identity, bus, devfn)
+    this.#pin = spec.pin ?? 0
+    this.line = spec.pin && new InterruptLine()
     const settle = (index: number) => () => {
       this.#settle(index)
       this.fabric.decodeChanged()
@@ -94,13 +104,36 @@ export class PciFunction extends PciNode {
       () => this.memoryEnabled,
     )
     this.fixedRegisters()
+    this.msi = made.find(c => c instanceof MsiCapability)
     this.msix = made.find(c => c instanceof MsixCapability)
     this.ats = made.find(c => c instanceof AtsCapability)
     this.pri = made.find(c => c instanceof PriCapability)
     this.pasid = made.find(c => c instanceof PasidCapability)
     this.physical = spec.physical
     this.dma = new BusMaster(this, this.ats, spec.physical ? spec.physical.pasid : this.pasid)
-    if (this.msix) this.msix.send = (hi, lo, data) => this.dma.sendMessage(hi, lo, data)
+    for (const capability of [this.msi, this.msix]) {
+      if (!capability) continue
+      capability.send = (hi, lo, data) => this.dma.sendMessage(hi, lo, data)
+      capability.changed = () => this.#drive()
+    }
+  }
+
+  /** Raises a vector of MSI when that is enabled, else of MSI-X. */
+  interrupt(vector: number): void {
+    if (this.msi?.enabled) this.msi.raise(vector)
+    else this.msix?.raise(vector)
+  }
+
+  /** Sets whether the interrupt pin is pending (Status, Interrupt Status); nothing without a pin. */
+  setIntx(pending: boolean): void {
+    if (!this.line) return
+    this.#header.regs.Status.Interrupt_Status = pending
+    this.#drive()
+  }
+
+  override refresh(): void {
+    super.refresh()
+    this.#drive()
   }
 
   /** Takes an Invalidate Request; true when its completion came. */
@@ -122,6 +155,7 @@ export class PciFunction extends PciNode {
     const { subsystemVendorId, subsystemId, vendorId, deviceId } = this.identity
     this.#header.regs.Subsystem_Vendor_ID.ID = subsystemVendorId ?? vendorId
     this.#header.regs.Subsystem_ID.ID = subsystemId ?? deviceId
+    this.#header.regs.Interrupt_Pin.PIN = this.#pin
     for (let i = 0; i < 6; i++) this.#settle(i)
   }
 
@@ -135,6 +169,13 @@ export class PciFunction extends PciNode {
 
   protected override restoreModel(state: unknown): void {
     this.model?.restore(state)
+  }
+
+  // The pin is not asserted while it is disabled, while messages are enabled, and below D0.
+  #drive(): void {
+    const { Command, Status } = this.#header.regs
+    const closed = Command.Interrupt_Disable || this.msi?.enabled || this.msix?.enabled
+    this.line?.drive(Status.Interrupt_Status && !closed && this.powerState === 0)
   }
 
   // The base class fills read-only registers before there are BARs.

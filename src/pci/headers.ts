@@ -1,5 +1,5 @@
 /**
- * Type 0 and type 1 configuration headers as banks. I/O space, expansion ROM, INTx and BIST are not
+ * Type 0 and type 1 configuration headers as banks. I/O space, expansion ROM and BIST are not
  * modelled: those registers read as zero and ignore writes.
  * Next: bar.ts (what the Base Address Registers decode), node.ts (which behaviour hangs on Command).
  */
@@ -9,7 +9,7 @@ const common = {
   Vendor_ID: r16(0x00, 'PCIe 7.5.1.1.1', { ID: bits(15, 0, 'ro', 'assigned by PCI-SIG') }),
   Device_ID: r16(0x02, 'PCIe 7.5.1.1.2', { ID: bits(15, 0, 'ro', 'assigned by the vendor') }),
   Command: r16(0x04, 'PCIe 7.5.1.1.3', {
-    Interrupt_Disable: flag(10, 'rw', 'no INTx (none is modelled)'),
+    Interrupt_Disable: flag(10, 'rw', 'the interrupt pin is not asserted'),
     SERR_Enable: flag(8, 'rw', 'report errors upstream'),
     Parity_Error_Response: flag(6, 'rw', 'log poisoned requests'),
     Bus_Master_Enable: flag(2, 'rw', 'issue memory requests; a bridge: forward them upstream'),
@@ -27,7 +27,7 @@ const common = {
       Signaled_Target_Abort: flag(11, 'rw1c', 'a request was completed with CA'),
       Master_Data_Parity_Error: flag(8, 'rw1c', 'a poisoned completion came'),
       Capabilities_List: flag(4, 'ro', 'Capabilities_Pointer is valid'),
-      Interrupt_Status: flag(3, 'ro', 'INTx is pending'),
+      Interrupt_Status: flag(3, 'ro', 'an INTx interrupt is pending'),
     },
     0x10n,
   ),
@@ -44,6 +44,9 @@ const common = {
   BAR1: r32(0x14, 'PCIe 7.5.1.2.1', { VALUE: bits(31, 0, 'rw', 'masked to the BAR size') }),
   Capabilities_Pointer: r8(0x34, 'PCIe 7.5.1.1.11', { OFFSET: bits(7, 0, 'ro', 'first one') }),
   Interrupt_Line: r8(0x3c, 'PCIe 7.5.1.1.12', { LINE: bits(7, 0, 'rw', 'scratch for software') }),
+  Interrupt_Pin: r8(0x3d, 'PCIe 7.5.1.1.13', {
+    PIN: bits(7, 0, 'ro', '0 none, 1 to 4 INTA to INTD'),
+  }),
 }
 
 /** Configuration header of an endpoint, PCIe 7.5.1.2. */

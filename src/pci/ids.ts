@@ -6,6 +6,7 @@
 /** Capability ids of the first 256 bytes (PCI Code and ID Assignment, 2). */
 export const CAPABILITY = {
   POWER_MANAGEMENT: 0x01,
+  MSI: 0x05,
   PCI_EXPRESS: 0x10,
   MSIX: 0x11,
 } as const
@@ -23,6 +24,7 @@ export const EXTENDED = {
 /** Names for listings, by capability id. */
 export const CAPABILITY_NAMES: Readonly<Record<number, string>> = {
   [CAPABILITY.POWER_MANAGEMENT]: 'Power Management',
+  [CAPABILITY.MSI]: 'MSI',
   [CAPABILITY.PCI_EXPRESS]: 'PCI Express',
   [CAPABILITY.MSIX]: 'MSI-X',
 }
@@ -60,6 +62,8 @@ export const PCI_COMMAND = 0x04
 export const PCI_COMMAND_MEMORY = 0x2
 /** Command: Bus Master Enable. */
 export const PCI_COMMAND_MASTER = 0x4
+/** Command: Interrupt Disable. */
+export const PCI_COMMAND_INTX_DISABLE = 0x400
 /** Offset of the first Base Address Register. */
 export const PCI_BASE_ADDRESS_0 = 0x10
 /** Bytes of a function's configuration space. */

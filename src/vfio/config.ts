@@ -1,6 +1,6 @@
 // Configuration space as a user of vfio-pci sees it: each bit is the hardware's or a virtual copy, and writable or
 // not. Physical accesses go through the configuration window. Facts: drivers/vfio/pci config permissions, 5.9;
-// the PASID capability: vSVA v7 patch 13. INTx, MSI and VPD are left out: no model has them.
+// the PASID capability: vSVA v7 patch 13. VPD is left out: no model has it.
 import type { PciConfig } from '../iommu/pci-config.js'
 import type { Bar } from '../pci/bar.js'
 import type { PciFunction } from '../pci/function.js'
@@ -11,6 +11,7 @@ import {
   EXTENDED_START,
   PCI_BASE_ADDRESS_0,
   PCI_COMMAND,
+  PCI_COMMAND_INTX_DISABLE,
   PCI_COMMAND_MEMORY,
 } from '../pci/ids.js'
 
@@ -19,11 +20,10 @@ type Row = readonly [offset: number, bytes: 1 | 2 | 4, virtual: number, writable
 
 const NONE = 0
 const ALL = 0xffff_ffff
-const COMMAND_INTX_DISABLE = 1 << 10
 
 // biome-ignore format: table
 const HEADER: readonly Row[] = [
-  [PCI_COMMAND, 2, COMMAND_INTX_DISABLE, ALL],   // memory and bus master enables reach the device
+  [PCI_COMMAND, 2, PCI_COMMAND_INTX_DISABLE, ALL],   // memory and bus master enables reach the device
   [0x0c, 1, NONE, ALL],                          // cache line size
   [0x0d, 1, NONE, ALL],                          // latency timer
   [0x0f, 1, NONE, ALL],                          // BIST
@@ -32,13 +32,14 @@ const HEADER: readonly Row[] = [
   [0x30, 4, ALL, NONE],                          // expansion ROM: none
   [0x34, 1, ALL, NONE],                          // capabilities pointer
   [0x3c, 1, ALL, ALL],                           // interrupt line: scratch
+  [0x3d, 1, ALL, NONE],                          // interrupt pin
 ]
 
 /** What a virtual function lacks: ids and a memory enable of its own. */
 // biome-ignore format: table
 const VIRTUAL_FUNCTION: readonly Row[] = [
   [0x00, 4, ALL, NONE],
-  [PCI_COMMAND, 2, COMMAND_INTX_DISABLE | PCI_COMMAND_MEMORY, ALL],
+  [PCI_COMMAND, 2, PCI_COMMAND_INTX_DISABLE | PCI_COMMAND_MEMORY, ALL],
 ]
 const VF_DEVICE_ID = 0x1a
 
@@ -48,6 +49,11 @@ const READ_REQUEST_SIZE = 0x7000
 // biome-ignore format: table
 const STANDARD_ROWS: Readonly<Record<number, readonly Row[]>> = {
   [CAPABILITY.POWER_MANAGEMENT]: [[0x04, 2, NONE, 0x0003]],            // PowerState
+  [CAPABILITY.MSI]: [
+    [0x02, 2, 0x0070, 0x0070],                                         // vectors enabled: a copy; the enable is the kernel's
+    [0x04, 4, ALL, ALL], [0x08, 4, ALL, ALL], [0x0c, 2, ALL, ALL],     // address and data: copies
+    [0x10, 4, NONE, ALL],                                              // masks
+  ],
   [CAPABILITY.PCI_EXPRESS]: [
     [0x08, 2, FLR | READ_REQUEST_SIZE, ALL],                           // Device Control
     [0x28, 2, NONE, 0xffdf],                                           // Device Control 2, without ARI forwarding
@@ -71,6 +77,8 @@ export interface VirtualConfigOptions {
   readonly showPasid: boolean
   /** The user set Initiate FLR. */
   reset(): void
+  /** The user wrote Command: whether Interrupt Disable is set. */
+  disableIntx(on: boolean): void
 }
 
 /** One user's configuration space. */
@@ -79,6 +87,7 @@ export class VirtualConfig {
   readonly #fn: PciFunction
   readonly #config: PciConfig
   readonly #reset: () => void
+  readonly #disableIntx: (on: boolean) => void
   readonly #values = new Uint8Array(CONFIG_SIZE)
   readonly #virtual = new Uint8Array(CONFIG_SIZE)
   // Bytes outside header and capabilities are the device's own business: raw.
@@ -89,14 +98,16 @@ export class VirtualConfig {
     this.#fn = fn
     this.#config = options.config
     this.#reset = options.reset
+    this.#disableIntx = options.disableIntx
     this.#writable.fill(0, 0, 0x40)
     this.#apply(0, HEADER)
     for (const { offset, capability } of fn.capabilities()) {
       if (capability.extended && capability.id === EXTENDED.PASID && !options.showPasid) continue
       this.#writable.fill(0, offset, offset + capability.file.size)
+      const rows = (capability.extended ? EXTENDED_ROWS : STANDARD_ROWS)[capability.id] ?? []
       this.#apply(
         offset,
-        (capability.extended ? EXTENDED_ROWS : STANDARD_ROWS)[capability.id] ?? [],
+        rows.filter(([at]) => at < capability.file.size),
       )
     }
     if (fn.physical) this.#apply(0, VIRTUAL_FUNCTION)
@@ -128,6 +139,8 @@ export class VirtualConfig {
       at = stop
     }
     this.#settleBars()
+    if (offset < PCI_COMMAND + 2 && end > PCI_COMMAND)
+      this.#disableIntx((this.#values[PCI_COMMAND + 1]! & (PCI_COMMAND_INTX_DISABLE >> 8)) !== 0)
     if (flr) this.#reset()
   }
 

@@ -9,8 +9,14 @@ import { IOMMU_FAULT_PAGE_REQ, type IommuFault } from '../iommu/uapi.js'
 import type { AddressSpace } from '../mem/address-space.js'
 import type { MmapBacking } from '../mem/vma.js'
 import type { PciFunction } from '../pci/function.js'
-import type { HostInterrupts } from '../pci/host-interrupts.js'
-import { CAPABILITY, PCI_COMMAND, PCI_COMMAND_MASTER, PCI_COMMAND_MEMORY } from '../pci/ids.js'
+import { freeVectors, type HostInterrupts } from '../pci/host-interrupts.js'
+import {
+  CAPABILITY,
+  PCI_COMMAND,
+  PCI_COMMAND_INTX_DISABLE,
+  PCI_COMMAND_MASTER,
+  PCI_COMMAND_MEMORY,
+} from '../pci/ids.js'
 import type { OpenFile } from '../sys/open-file.js'
 import type { Process } from '../sys/process.js'
 import { answerInfo, CapabilityChain } from './capability-chain.js'
@@ -104,13 +110,14 @@ export class VfioPciDevice {
     this.irqs = new DeviceIrqs(fn, {
       config: core.config,
       memory,
-      allocateVector: handler => vectorFor(env, this.bdf, handler),
+      allocateVector: (handler, count) => vectorFor(env, this.bdf, handler, count),
       dynamicMsix: rules.dynamicMsix,
       faults,
     })
     if (this.#resets) this.reset()
     const command = core.config.read(this.bdf, PCI_COMMAND, 2)
-    const opened = (command | PCI_COMMAND_MEMORY) & ~PCI_COMMAND_MASTER
+    const closed = PCI_COMMAND_MASTER | PCI_COMMAND_INTX_DISABLE
+    const opened = (command | PCI_COMMAND_MEMORY) & ~closed
     core.config.write(this.bdf, PCI_COMMAND, 2, opened)
     for (const bar of fn.bars)
       this.#regions.push(bar.size > 0 ? new BarRegion(fn, bar, memory) : ABSENT)
@@ -119,6 +126,7 @@ export class VfioPciDevice {
       config: core.config,
       showPasid: rules.pasidCapability,
       reset: () => this.reset(),
+      disableIntx: on => this.irqs.disableIntx(on),
     })
     this.#regions.push(new ConfigRegion(config))
     this.#regions[VFIO_PCI_VGA_REGION_INDEX] = undefined
@@ -295,11 +303,16 @@ export class VfioPciDevice {
 }
 
 // The IOMMU's driver knows how messages of a function must look; without one they go to the host as they are.
-function vectorFor({ core, interrupts }: DeviceEnvironment, bdf: number, handler: () => void) {
+function vectorFor(
+  { core, interrupts }: DeviceEnvironment,
+  bdf: number,
+  handler: (index: number) => void,
+  count = 1,
+) {
   const driver = core.deviceDriver(bdf)
-  if (driver !== undefined) return driver.allocateVector(bdf, handler)
-  const { address, data, vector } = interrupts.allocate(handler)
-  return { address, data, free: () => interrupts.free(vector) }
+  if (driver !== undefined) return driver.allocateVector(bdf, handler, count)
+  const { address, data, vector } = interrupts.allocate(handler, undefined, count)
+  return { address, data, free: () => freeVectors(interrupts, vector, count) }
 }
 
 /** One open file of a device. */

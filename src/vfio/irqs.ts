@@ -1,6 +1,6 @@
-// Interrupts of a vfio-pci device by eventfd: MSI-X through the function's real table and vectors of its IOMMU's driver, error and
-// request interrupts, and the fault interrupt of an extension. INTx and MSI have no vectors, because no model
-// has a pin or that capability. uapi linux/vfio.h, vfio_irq_set; order of refusals: drivers/vfio of 5.9.
+// Interrupts of a vfio-pci device by eventfd: MSI-X through the function's real table and vectors of its IOMMU's
+// driver, error and request interrupts, and the fault interrupt of an extension; INTx and MSI have files of their own
+// (intx.ts, msi.ts), and only one of the three is enabled at a time. uapi linux/vfio.h, vfio_irq_set; order of refusals: drivers/vfio of 5.9.
 import { hex } from '../base/addr.js'
 import { ErrnoError } from '../base/errno.js'
 import type { DeviceVector } from '../iommu/domain.js'
@@ -10,13 +10,17 @@ import type { PciFunction } from '../pci/function.js'
 import { CAPABILITY, PCI_COMMAND, PCI_COMMAND_MEMORY } from '../pci/ids.js'
 import { EventFd } from '../sys/eventfd.js'
 import type { Process } from '../sys/process.js'
+import { Intx } from './intx.js'
+import { Msi } from './msi.js'
 import {
   VFIO_IRQ_INFO_AUTOMASKED,
   VFIO_IRQ_INFO_EVENTFD,
   VFIO_IRQ_INFO_MASKABLE,
   VFIO_IRQ_INFO_NORESIZE,
+  VFIO_IRQ_SET_ACTION_MASK,
   VFIO_IRQ_SET_ACTION_TRIGGER,
   VFIO_IRQ_SET_ACTION_TYPE_MASK,
+  VFIO_IRQ_SET_ACTION_UNMASK,
   VFIO_IRQ_SET_DATA_BOOL,
   VFIO_IRQ_SET_DATA_EVENTFD,
   VFIO_IRQ_SET_DATA_NONE,
@@ -35,13 +39,15 @@ const HEADER = vfio_irq_set.size
 const MSIX_ENABLE = 0x8000
 const MASKED = 1
 const invalid = (what: string) => new ErrnoError('EINVAL', `${CALL}: ${what}`)
+const noAction = ({ index, flags }: { readonly index: number; readonly flags: number }) =>
+  new ErrnoError('ENOTTY', `${CALL}: index ${index} has no action of flags ${hex(flags)}`)
 
 /** What interrupts need of the machine. */
 export interface IrqEnvironment {
   readonly config: PciConfig
   readonly memory: AddressSpace
-  /** A vector of this function that calls `handler`. */
-  allocateVector(handler: () => void): DeviceVector
+  /** A vector of this function that calls `handler`, or a block of `count` for MSI. */
+  allocateVector(handler: (index: number) => void, count?: number): DeviceVector
   readonly dynamicMsix: boolean
   /** Whether the fault interrupt exists, as the first index after the stock ones. */
   readonly faults: boolean
@@ -54,6 +60,7 @@ interface Vector {
 
 /** A request as `set` has checked it. */
 interface Request {
+  readonly flags: number
   readonly index: number
   readonly start: number
   readonly count: number
@@ -68,6 +75,8 @@ export class DeviceIrqs {
   readonly count: number
   readonly #fn: PciFunction
   readonly #env: IrqEnvironment
+  readonly #intx: Intx
+  readonly #msi: Msi
   #vectors: Vector[] = []
   // Error, request and fault: one eventfd each, by index.
   readonly #single = new Map<number, EventFd | undefined>()
@@ -75,6 +84,8 @@ export class DeviceIrqs {
   constructor(fn: PciFunction, env: IrqEnvironment) {
     this.#fn = fn
     this.#env = env
+    this.#intx = new Intx(fn, env.config)
+    this.#msi = new Msi(fn, env.config)
     this.count = VFIO_PCI_NUM_IRQS + Number(env.faults)
     for (let i = VFIO_PCI_ERR_IRQ_INDEX; i < this.count; i++) this.#single.set(i, undefined)
   }
@@ -85,10 +96,10 @@ export class DeviceIrqs {
     switch (index) {
       case VFIO_PCI_INTX_IRQ_INDEX: {
         const flags = VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED
-        return { count: 0, flags }
+        return { count: this.#intx.count, flags }
       }
       case VFIO_PCI_MSI_IRQ_INDEX:
-        return { count: 0, flags: fixed }
+        return { count: this.#msi.count, flags: fixed }
       case VFIO_PCI_MSIX_IRQ_INDEX: {
         const flags = this.#env.dynamicMsix ? VFIO_IRQ_INFO_EVENTFD : fixed
         return { count: this.#fn.msix?.vectors ?? 0, flags }
@@ -109,28 +120,40 @@ export class DeviceIrqs {
   set(arg: number, caller: Process): number {
     const request = this.#read(arg, caller)
     const action = request.flags & VFIO_IRQ_SET_ACTION_TYPE_MASK
-    const known = request.index >= VFIO_PCI_MSIX_IRQ_INDEX
-    if (!known || action !== VFIO_IRQ_SET_ACTION_TRIGGER)
-      throw new ErrnoError('ENOTTY', `${CALL}: index ${request.index} has no action ${hex(action)}`)
-    if (request.index === VFIO_PCI_MSIX_IRQ_INDEX) this.#setMsix(request)
+    const { index } = request
+    const pin = index === VFIO_PCI_INTX_IRQ_INDEX
+    if (pin && action === VFIO_IRQ_SET_ACTION_MASK) this.#setIntxMask(request)
+    else if (pin && action === VFIO_IRQ_SET_ACTION_UNMASK) this.#setIntxUnmask(request)
+    else if (action !== VFIO_IRQ_SET_ACTION_TRIGGER) throw noAction(request)
+    else if (pin) this.#setIntx(request)
+    else if (index === VFIO_PCI_MSI_IRQ_INDEX) this.#setMsi(request)
+    else if (index === VFIO_PCI_MSIX_IRQ_INDEX) this.#setMsix(request)
     else this.#setSingle(request)
     return 0
   }
 
   /** Lets go of every interrupt: the device is closed. */
   release(): void {
+    this.#intx.release()
+    this.#msi.release()
     this.#disableMsix()
     for (const index of this.#single.keys()) this.#single.set(index, undefined)
   }
 
+  /** The user's Interrupt Disable. */
+  disableIntx(on: boolean): void {
+    if (this.#intx.count > 0) this.#intx.setDisabled(on)
+  }
+
   /** Programs the function again after it was reset. */
   restore(): void {
+    this.#msi.program()
     if (this.#vectors.length === 0) return
     for (let v = 0; v < this.#vectors.length; v++) this.#program(v)
     this.#enable(true)
   }
 
-  #read(arg: number, { memory, fds, kernel }: Process): Request & { readonly flags: number } {
+  #read(arg: number, { memory, fds, kernel }: Process): Request {
     const bytes = new Uint8Array(HEADER)
     if (!memory.copyIn(arg, bytes)) throw new ErrnoError('EFAULT', `${CALL}: unreadable`)
     const { argsz, flags, index, start, count } = vfio_irq_set.at(bytes)
@@ -170,6 +193,70 @@ export class DeviceIrqs {
     return { flags, index, start, count, kind, values }
   }
 
+  // The one index of INTx, MSI and MSI-X that is enabled.
+  get #active(): number | undefined {
+    if (this.#intx.enabled) return VFIO_PCI_INTX_IRQ_INDEX
+    if (this.#msi.enabled > 0) return VFIO_PCI_MSI_IRQ_INDEX
+    return this.#vectors.length > 0 ? VFIO_PCI_MSIX_IRQ_INDEX : undefined
+  }
+
+  #exclusive(index: number): void {
+    const active = this.#active
+    if (active !== undefined && active !== index)
+      throw invalid(`index ${index} while index ${active} is enabled`)
+  }
+
+  #setIntx({ count, kind, values }: Request): void {
+    const { enabled } = this.#intx
+    if (enabled && count === 0 && kind === VFIO_IRQ_SET_DATA_NONE) {
+      this.#intx.release()
+      return
+    }
+    this.#exclusive(VFIO_PCI_INTX_IRQ_INDEX)
+    if (count !== 1) throw invalid('INTx has one interrupt')
+    if (kind === VFIO_IRQ_SET_DATA_EVENTFD) this.#intx.trigger(values[0] as EventFd | undefined)
+    else if (!enabled) throw invalid('INTx is not enabled')
+    else if (values[0] === true) this.#intx.loopBack()
+  }
+
+  #setIntxMask(request: Request): void {
+    this.#oneIntx(request)
+    if (request.kind === VFIO_IRQ_SET_DATA_EVENTFD) throw noAction(request)
+    if (request.values[0] === true) this.#intx.mask()
+  }
+
+  #setIntxUnmask(request: Request): void {
+    this.#oneIntx(request)
+    const [value] = request.values
+    if (request.kind === VFIO_IRQ_SET_DATA_EVENTFD)
+      this.#intx.resample(value as EventFd | undefined)
+    else if (value === true) this.#intx.unmask()
+  }
+
+  #oneIntx({ count }: Request): void {
+    if (!this.#intx.enabled) throw invalid('INTx is not enabled')
+    if (count !== 1) throw invalid('INTx has one interrupt')
+  }
+
+  #setMsi({ start, count, kind, values }: Request): void {
+    if (count === 0 && kind === VFIO_IRQ_SET_DATA_NONE) {
+      this.#msi.release()
+      return
+    }
+    this.#exclusive(VFIO_PCI_MSI_IRQ_INDEX)
+    const end = start + count
+    const { enabled } = this.#msi
+    if (enabled > 0 || kind !== VFIO_IRQ_SET_DATA_EVENTFD) {
+      if (end > enabled) throw invalid(`MSI vector ${end - 1} of the ${enabled} enabled`)
+    } else if (end > 0) this.#msi.enable(end, (run, block) => this.#env.allocateVector(run, block))
+    if (kind === VFIO_IRQ_SET_DATA_EVENTFD)
+      this.#msi.set(start, values as readonly (EventFd | undefined)[])
+    else
+      values.forEach((value, i) => {
+        if (value === true) this.#msi.signal(start + i)
+      })
+  }
+
   #setMsix(request: Request): void {
     const { start, count, kind, values } = request
     const enabled = this.#vectors.length > 0
@@ -177,6 +264,7 @@ export class DeviceIrqs {
       this.#disableMsix()
       return
     }
+    this.#exclusive(VFIO_PCI_MSIX_IRQ_INDEX)
     if (kind === VFIO_IRQ_SET_DATA_EVENTFD) {
       if (enabled && start + count > this.#vectors.length && !this.#env.dynamicMsix)
         throw invalid(`vector ${start + count - 1} of the ${this.#vectors.length} enabled`)

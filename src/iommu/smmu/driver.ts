@@ -11,7 +11,7 @@ import type { TraceBus, TracePoint } from '../../base/trace.js'
 import type { AddressSpace } from '../../mem/address-space.js'
 import type { FrameAllocator } from '../../mem/frames.js'
 import { HOST_RANGES } from '../../pci/fabric.js'
-import type { HostInterrupts, HostVector } from '../../pci/host-interrupts.js'
+import { freeVectors, type HostInterrupts, type HostVector } from '../../pci/host-interrupts.js'
 import type { DeviceVector, Domain, FaultSink, IommuDriver, NestingInfo } from '../domain.js'
 import { type FoundFunction, PciConfig } from '../pci-config.js'
 import type { DeviceServices } from '../pci-services.js'
@@ -170,9 +170,9 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
     else if (which === 'priq') this.#pages?.interrupt()
   }
 
-  allocateVector(bdf: number, handler: () => void): DeviceVector {
+  allocateVector(bdf: number, handler: (index: number) => void, count = 1): DeviceVector {
     const { interrupts } = this.#options
-    const { address: hpa, data, vector } = interrupts.allocate(handler, bdf)
+    const { address: hpa, data, vector } = interrupts.allocate(handler, bdf, count)
     try {
       const message = this.#devices.get(bdf)?.domain.messageAddress(hpa)
       return {
@@ -180,11 +180,11 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
         data,
         free: () => {
           message?.free()
-          interrupts.free(vector)
+          freeVectors(interrupts, vector, count)
         },
       }
     } catch (error) {
-      interrupts.free(vector)
+      freeVectors(interrupts, vector, count)
       throw error
     }
   }

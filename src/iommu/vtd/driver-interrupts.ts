@@ -6,7 +6,7 @@
 import { ErrnoError } from '../../base/errno.js'
 import { IdAllocator } from '../../base/ids.js'
 import type { FrameAllocator } from '../../mem/frames.js'
-import type { HostInterrupts, HostVector } from '../../pci/host-interrupts.js'
+import type { HostInterrupts } from '../../pci/host-interrupts.js'
 import { MESSAGE_BASE } from '../../pci/request.js'
 import type { DeviceVector } from '../domain.js'
 import type { VtdInvalidator } from './driver-invalidate.js'
@@ -17,6 +17,7 @@ const ENTRIES = 4096
 const PAGES = (ENTRIES * IRTE.size) / 4096
 const SOURCE_ID = 1 // IRTE.SVT
 const REMAPPABLE = 1 << 4
+const SUBHANDLE_VALID = 1 << 3
 
 /** The interrupt remapping table of one unit. */
 export class InterruptTable {
@@ -25,7 +26,7 @@ export class InterruptTable {
   readonly #invalidator: VtdInvalidator
   readonly #table: number
   readonly #handles = new IdAllocator(0, ENTRIES - 1)
-  readonly #vectors = new Map<number, HostVector>()
+  readonly #vectors = new Map<number, number>()
 
   constructor(
     frames: FrameAllocator,
@@ -40,25 +41,32 @@ export class InterruptTable {
     registers.write('IRTA_REG', { IRTA: this.#table, S: Math.log2(ENTRIES) - 1 })
   }
 
-  /** A vector that only `bdf` can raise. ENOSPC when table or host vectors are exhausted. */
-  allocate(bdf: number, handler: () => void): DeviceVector {
-    const handle = this.#handles.nextFree(0)
-    if (handle < 0) throw new ErrnoError('ENOSPC', 'the interrupt remapping table is full')
-    const host = this.#interrupts.allocate(handler)
-    this.#handles.take(handle)
-    this.#vectors.set(handle, host)
-    const entry = IRTE.create({
-      V: host.data & 0xff,
-      DST: ((host.address >>> 12) & 0xff) << 8,
-      SVT: SOURCE_ID,
-      SID: bdf,
-      P: true,
-    })
-    this.#store(handle, entry.words)
+  /**
+   * A vector that only `bdf` can raise, or `count` of them with handles in a row, which the data of a message are
+   * added to. ENOSPC when table or host vectors are exhausted.
+   */
+  allocate(bdf: number, handler: (index: number) => void, count = 1): DeviceVector {
+    const first = this.#freeHandles(count)
+    const host = this.#interrupts.allocate(handler, undefined, count)
+    for (let i = 0; i < count; i++) {
+      this.#handles.take(first + i)
+      this.#vectors.set(first + i, host.vector + i)
+      const entry = IRTE.create({
+        V: (host.data & 0xff) + i,
+        DST: ((host.address >>> 12) & 0xff) << 8,
+        SVT: SOURCE_ID,
+        SID: bdf,
+        P: true,
+      })
+      this.#store(first + i, entry.words)
+    }
+    const format = count === 1 ? REMAPPABLE : REMAPPABLE | SUBHANDLE_VALID
     return {
-      address: MESSAGE_BASE + (((handle & 0x7fff) << 5) | REMAPPABLE),
+      address: MESSAGE_BASE + (((first & 0x7fff) << 5) | format),
       data: 0,
-      free: () => this.#release(handle),
+      free: () => {
+        for (let i = 0; i < count; i++) this.#release(first + i)
+      },
     }
   }
 
@@ -68,14 +76,24 @@ export class InterruptTable {
     this.#frames.free(this.#table, PAGES)
   }
 
+  #freeHandles(count: number): number {
+    for (let first = this.#handles.nextFree(0); first >= 0; ) {
+      let n = 1
+      while (n < count && first + n < ENTRIES && !this.#handles.has(first + n)) n++
+      if (n === count) return first
+      first = first + n < ENTRIES ? this.#handles.nextFree(first + n) : -1
+    }
+    throw new ErrnoError('ENOSPC', 'the interrupt remapping table is full')
+  }
+
   #release(handle: number): void {
-    const host = this.#vectors.get(handle)
-    if (host === undefined) return
+    const vector = this.#vectors.get(handle)
+    if (vector === undefined) return
     this.#vectors.delete(handle)
     this.#store(handle, IRTE.create().words)
     this.#invalidator.interruptEntry(handle)
     this.#handles.free(handle)
-    this.#interrupts.free(host.vector)
+    this.#interrupts.free(vector)
   }
 
   /** The word with the present bit goes first when it is cleared, last when it is set. */

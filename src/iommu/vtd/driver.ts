@@ -11,7 +11,7 @@ import type { TraceBus, TracePoint } from '../../base/trace.js'
 import type { AddressSpace } from '../../mem/address-space.js'
 import type { FrameAllocator } from '../../mem/frames.js'
 import { HOST_RANGES } from '../../pci/fabric.js'
-import type { HostInterrupts, HostVector } from '../../pci/host-interrupts.js'
+import { freeVectors, type HostInterrupts, type HostVector } from '../../pci/host-interrupts.js'
 import { NO_PASID } from '../../pci/request.js'
 import type { DeviceVector, FaultSink, IommuDriver, NestingInfo } from '../domain.js'
 import type { IoasidAllocator } from '../ioasid.js'
@@ -177,11 +177,11 @@ export class VtdDriver implements IommuDriver, DomainUnit, BindUnit, AttachUnit,
     return this.#table !== undefined
   }
 
-  allocateVector(bdf: number, handler: () => void): DeviceVector {
-    if (this.#table !== undefined) return this.#table.allocate(bdf, handler)
+  allocateVector(bdf: number, handler: (index: number) => void, count = 1): DeviceVector {
+    if (this.#table !== undefined) return this.#table.allocate(bdf, handler, count)
     const { interrupts } = this.#options
-    const { address, data, vector } = interrupts.allocate(handler)
-    return { address, data, free: () => interrupts.free(vector) }
+    const { address, data, vector } = interrupts.allocate(handler, undefined, count)
+    return { address, data, free: () => freeVectors(interrupts, vector, count) }
   }
 
   get bindingCount(): number {

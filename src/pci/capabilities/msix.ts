@@ -1,7 +1,7 @@
 /**
  * MSI-X (PCIe 7.7.2): the capability, and the table and pending bits in a BAR of their own. A masked
  * interrupt stays pending and is sent when the mask opens; with MSI-X disabled interrupts are lost,
- * since there is no INTx to fall back to.
+ * unless the device asserts its pin then.
  */
 import { bank, bits, flag, r16, r32 } from '../../base/fields.js'
 import { RegisterFile } from '../../base/registers.js'
@@ -48,6 +48,8 @@ export class MsixCapability implements Capability {
   readonly pbaOffset: number
   /** Where messages go; the function sets it. */
   send: SendMessage = () => {}
+  /** The enable may have changed; the function sets it. */
+  changed: () => void = () => {}
   readonly #table: Uint8Array
   readonly #words: DataView
   readonly #pending: Uint8Array
@@ -63,7 +65,11 @@ export class MsixCapability implements Capability {
     this.#words = new DataView(this.#table.buffer)
     this.#pending = new Uint8Array(((vectors + 63) >> 6) * 8)
     this.bar = { index: bar, size: half * 2, target: this.#target() }
-    this.file = new RegisterFile(MSIX, { onWrite: { Message_Control: () => this.#flush() } })
+    const Message_Control = () => {
+      this.changed()
+      this.#flush()
+    }
+    this.file = new RegisterFile(MSIX, { onWrite: { Message_Control } })
     this.reset()
   }
 
