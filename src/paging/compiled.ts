@@ -61,6 +61,8 @@ export interface Compiled {
   readonly leafReads: number
   readonly tableLo: number
   readonly tableHi: number
+  /** Bits of an entry's low half that, 4 up, are address bits of its high half. */
+  readonly wide: number
   /** Bits of an entry's high half that are reserved without ACCESS_NXE. */
   readonly withoutNxe: number
   readonly contiguousHi: number
@@ -158,6 +160,8 @@ function compileNew(format: PageTableFormat): Compiled {
   const readBit = readBits.find(b => (permissions.rule({ low: b, ...none }, 0) & PERM_READ) !== 0)
   const reads = (readBit ?? 0) << lowRange[1]
   const everyReads = permissions.lowFrom === 'every'
+  // Pages that leave room for them index by more than 9 bits: stage.ts never meets such addresses.
+  need(format.wideAddress !== true || format.address[1] === 16, 'no room for wide addresses')
   const lastRow = rows.subarray(-ROW)
   const address = maskOf(format.address)
   return {
@@ -185,6 +189,7 @@ function compileNew(format: PageTableFormat): Compiled {
     leafReads: 1 | reads,
     tableLo: lowHalf(address),
     tableHi: highHalf(address),
+    wide: format.wideAddress === true ? 0xf000 : 0,
     withoutNxe: format.executeDisable === true ? 1 << 31 : 0,
     contiguousHi: format.contiguousBit === undefined ? 0 : 1 << (format.contiguousBit - 32),
     leafOnly: permissions.lowFrom === 'leaf' ? -1 : 0,

@@ -175,7 +175,7 @@ export class TableWalk {
         }
         tables &= entryLo
         tablesHigh |= entryHi
-        tableHi = entryHi & c.tableHi
+        tableHi = (entryHi & c.tableHi) | ((entryLo & c.wide) << 4)
         tableLo = entryLo & c.tableLo
         continue
       }
@@ -191,7 +191,10 @@ export class TableWalk {
       this.depth = i
       this.entryLo = entryLo
       this.entryHi = entryHi
-      this.outHi = (entryHi & rows[p + LEAF_ADDRESS_HI]!) | (inHi & rows[p + OFFSET_HI]!)
+      this.outHi =
+        (entryHi & rows[p + LEAF_ADDRESS_HI]!) |
+        ((entryLo & c.wide) << 4) |
+        (inHi & rows[p + OFFSET_HI]!)
       this.outLo = (entryLo & rows[p + LEAF_ADDRESS_LO]!) | (inLo & rows[p + OFFSET_LO]!)
       this.pageBits =
         (entryHi & c.contiguousHi) !== 0 ? rows[p + CONTIGUOUS_BITS]! : rows[p + PAGE_BITS]!

@@ -97,6 +97,8 @@ export interface PageTableFormat {
   readonly input: { readonly bits: number; readonly above: 'sign' | 'zeros' | 'ones' }
   /** Bits where an entry keeps an address; the unit's own width is a matter of reserved bits. */
   readonly address: BitRange
+  /** True when bits 15:12 of an entry, below its address, are address bits 51:48. Walkers only. */
+  readonly wideAddress?: boolean
   /** An entry is present when any of these bits is set; all in 31:0. */
   readonly present: BitRange
   /** What tells a block from a table above the last level. */

@@ -1,7 +1,6 @@
 /**
  * VMSAv8-64 tables, stage 1 and 2, 4, 16 and 64 KB granules (Arm ARM D8.2, D8.3), as cores and SMMUv3 share them.
- * 48-bit output addresses: LPA and LPA2 are left out, and so are dirty state (DBM) and memory types. TBI, EPD
- * and the choice of TTBR are the caller's.
+ * LPA2 is left out, and so are dirty state (DBM) and memory types. TBI, EPD and the choice of TTBR are the caller's.
  */
 import type { BitRange, Gathered, LevelFormat, PageTableFormat } from './format.js'
 import {
@@ -23,12 +22,14 @@ export interface VmsaOptions {
   readonly stage?: 1 | 2
   /** Granule in KB. Default 4. */
   readonly granule?: 4 | 16 | 64
-  /** Input width, 64 - TnSZ: 25 to 48. Default 48. */
+  /** Input width, 64 - TnSZ: 25 to 48, with 64 KB to 52. Default 48. */
   readonly inputBits?: number
   /** Stage 2: start level (SL0), where up to 16 tables may be concatenated. Default: the highest one needed. */
   readonly startLevel?: 0 | 1 | 2 | 3
   /** Output width (IPS, PS): wider addresses are address size faults. Default 48. */
   readonly outputBits?: number
+  /** 64 KB only: bits 15:12 of an entry are address bits 51:48 (FEAT_LPA), zero where `outputBits` is below 52. */
+  readonly wide?: boolean
   /** Stage 1: the upper range (TTBR1), whose addresses have ones above. Default false. */
   readonly upper?: boolean
   /** Stage 1: table entries limit what is below them; false with TCR.HPD. Default true. */
@@ -119,12 +120,16 @@ function stage2Leaf(permissions: number): bigint {
 /** Tables of VMSAv8-64. An Error for a width and start level that do not go together. */
 export function vmsaFormat(options: VmsaOptions = {}): PageTableFormat {
   const { stage = 1, granule = 4, inputBits = 48, outputBits = 48, upper = false } = options
-  const { hierarchical = true } = options
+  const { hierarchical = true, wide = false } = options
   const shape = LEVELS[granule]
   const natural = shape.findIndex(([lo]) => lo < inputBits)
   const start = options.startLevel ?? natural
   const name = `VMSAv8-64 stage ${stage}, ${granule} KB, ${inputBits} bits`
-  const tooWide: readonly BitRange[] = outputBits < 48 ? [[47, outputBits]] : []
+  if (wide && granule !== 64) throw new Error(`${name}: wide addresses need 64 KB`)
+  const tooWide: readonly BitRange[] = [
+    ...(outputBits < 48 ? [[47, outputBits] as const] : []),
+    ...(wide && outputBits < 52 ? [[15, 12] as const] : []),
+  ]
   const tables = 2 ** (inputBits - 1 - (shape[start]![0] + Math.log2(granule * 128) - 1))
   if (start < natural || tables > (stage === 2 ? 16 : 1)) {
     throw new Error(`${name}: no start at level ${start}`)
@@ -145,6 +150,7 @@ export function vmsaFormat(options: VmsaOptions = {}): PageTableFormat {
     levels,
     input: { bits: inputBits, above: upper ? ('ones' as const) : ('zeros' as const) },
     address: [47, Math.log2(granule * 1024)] as const,
+    wideAddress: wide,
     present: [0, 0] as const,
     block: { bit: 1, value: 0 as const },
     page: { bit: 1, value: 1 as const },

@@ -23,8 +23,8 @@ export interface SmmuConfig {
   readonly twoLevelCdTables: boolean
   readonly asid16: boolean
   readonly vmid16: boolean
-  /** Output (and intermediate) address size: 32, 36, 40, 42, 44 or 48. */
-  readonly outputAddressBits: 32 | 36 | 40 | 42 | 44 | 48
+  /** Output (and intermediate) address size: 32, 36, 40, 42, 44, 48 or 52; of the last, tables use 48 below 64 KB. */
+  readonly outputAddressBits: 32 | 36 | 40 | 42 | 44 | 48 | 52
   /** 52: input addresses of that width with 64 KB pages. */
   readonly virtualAddressBits: 48 | 52
   /** log2 of the granules there are. */

@@ -13,8 +13,8 @@ import { CD, CD_SIZE, CD_SPLIT, L1CD } from './cd.js'
 import type { SmmuConfig } from './config.js'
 import { CLASS, type EventName } from './events.js'
 import type { FaultEntry } from './faults.js'
-import { type Granule, stage1Format } from './formats.js'
-import { ADDRESS_SIZES, STALL_MODEL } from './registers.js'
+import { type Granule, outputWidth, stage1Format } from './formats.js'
+import { STALL_MODEL } from './registers.js'
 import { first, highOf, MOST_TXSZ, type Stream, type TableMemory, WORLD } from './streams.js'
 import { type WalkFault, walkFault } from './walk-faults.js'
 import type { Walkers } from './walkers.js'
@@ -134,13 +134,12 @@ export class Contexts {
     const c = this.#config
     if (granule === undefined || !c.granules.includes(granule)) return true
     const least = granule === 16 && c.virtualAddressBits === 52 ? 12 : 16
-    return txsz < least || txsz > MOST_TXSZ || ttb >= 2 ** this.#outputBits(cd.IPS)
+    return txsz < least || txsz > MOST_TXSZ || ttb >= 2 ** this.#outputBits(granule, cd)
   }
 
   #digest(stream: Stream, substreamId: number, entry: FaultEntry): Context {
     const cd = this.#cd
     const el2 = stream.world === WORLD.EL2
-    const outputBits = this.#outputBits(cd.IPS)
     const accessFlag = cd.HA || !cd.AFFD
     const range = (
       disabled: boolean,
@@ -151,10 +150,12 @@ export class Contexts {
       had: boolean,
       upper: boolean,
     ): Range => {
+      const used = disabled ? 12 : granule!
       const options = {
-        granule: disabled ? 12 : granule!,
+        granule: used,
         inputBits: disabled ? 48 : 64 - txsz,
-        outputBits,
+        outputBits: this.#outputBits(used, cd),
+        wide: used === 16 && this.#config.outputAddressBits === 52,
         accessFlag,
         upper,
         unprivileged: !el2,
@@ -189,8 +190,8 @@ export class Contexts {
     }
   }
 
-  #outputBits(size: number): number {
-    return Math.min(ADDRESS_SIZES[size]!, this.#config.outputAddressBits)
+  #outputBits(granule: Granule, { IPS }: CdValue): number {
+    return outputWidth(granule, IPS, this.#config.outputAddressBits)
   }
 
   /** Reads a structure at an address, an IPA under stage 2. */

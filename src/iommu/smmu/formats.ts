@@ -6,9 +6,14 @@
 import type { Gathered, PageTableFormat } from '../../paging/format.js'
 import { stage1Permissions, stage2Permissions, vmsaFormat } from '../../paging/formats-vmsa.js'
 import { PERM_EXECUTE, PERM_READ, PERM_USER_EXECUTE, PERM_WRITE } from '../../paging/walk.js'
+import { ADDRESS_SIZES } from './registers.js'
 
 /** A granule, by the log2 of its bytes. */
 export type Granule = 12 | 14 | 16
+
+/** What PS or IPS comes to with a granule: no more than the unit has, and 48 bits below 64 KB (no DS). */
+export const outputWidth = (granule: Granule, size: number, most: number): number =>
+  Math.min(ADDRESS_SIZES[size]!, most, granule === 16 ? 52 : 48)
 
 /** What both stages have in common. */
 interface Options {
@@ -17,6 +22,8 @@ interface Options {
   readonly inputBits: number
   /** Bits of an output address: a wider one in a descriptor is an address size fault. */
   readonly outputBits: number
+  /** Bits 15:12 of a descriptor are address bits 51:48: 64 KB granules of a unit whose output is 52 bits wide. */
+  readonly wide?: boolean
   /** False: the access flag is not looked at. With ACCESS_FLAGS1 or 2 the walker sets it. */
   readonly accessFlag: boolean
 }

@@ -13,8 +13,8 @@ import type { SmmuConfig } from './config.js'
 import type { Context } from './contexts.js'
 import type { EventName } from './events.js'
 import type { FaultEntry } from './faults.js'
-import { type Granule, stage2Format } from './formats.js'
-import { ADDRESS_SIZES, STALL_MODEL, STRTAB_FMT } from './registers.js'
+import { type Granule, outputWidth, stage2Format } from './formats.js'
+import { STALL_MODEL, STRTAB_FMT } from './registers.js'
 import type { Binding } from './requests.js'
 import { EATS, L1STD, STE, STE_CONFIG } from './ste.js'
 
@@ -221,7 +221,7 @@ export class Streams {
     if (ste.S2HD && c.tableUpdates === 'accessed') return true
     const granule = S2_GRANULES[ste.S2TG]
     if (granule === undefined || !c.granules.includes(granule)) return true
-    if (ste.S2TTB >= 2 ** this.#outputBits(ste.S2PS)) return true
+    if (ste.S2TTB >= 2 ** this.#outputBits(granule, ste)) return true
     const least = Math.max(granule === 16 ? 12 : 16, 64 - c.outputAddressBits)
     if (ste.S2T0SZ < least || ste.S2T0SZ > MOST_TXSZ) return true
     return startLevel(granule, ste.S2SL0, 64 - ste.S2T0SZ, c.outputAddressBits) === undefined
@@ -259,11 +259,12 @@ export class Streams {
   #stage2(ste: SteValue): Stage2 {
     const granule = S2_GRANULES[ste.S2TG]!
     const inputBits = 64 - ste.S2T0SZ
-    const outputBits = this.#outputBits(ste.S2PS)
+    const outputBits = this.#outputBits(granule, ste)
+    const wide = granule === 16 && this.#config.outputAddressBits === 52
     const accessFlag = ste.S2HA || !ste.S2AFFD
     const dirty = ste.S2HA && ste.S2HD
     const level = startLevel(granule, ste.S2SL0, inputBits, this.#config.outputAddressBits)!
-    const options = { granule, inputBits, outputBits, accessFlag, dirty, startLevel: level }
+    const options = { granule, inputBits, outputBits, wide, accessFlag, dirty, startLevel: level }
     return {
       format: stage2Format(options),
       key: Object.values(options).join(' '),
@@ -275,8 +276,8 @@ export class Streams {
     }
   }
 
-  #outputBits(size: number): number {
-    return Math.min(ADDRESS_SIZES[size]!, this.#config.outputAddressBits)
+  #outputBits(granule: Granule, { S2PS }: SteValue): number {
+    return outputWidth(granule, S2PS, this.#config.outputAddressBits)
   }
 
   /** IgnoreSTESTRW, 5.2.2. */
