@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { bank, bits, r32 } from '../../src/base/fields.js'
 import { decodeConfig } from '../../src/pci/config-image.js'
 import { defineDevice, msi } from '../../src/pci/device-model.js'
+import { freeVectors, HostInterrupts } from '../../src/pci/host-interrupts.js'
 import { enableAll, host, poke } from './host.js'
 
 const MESSAGES = 0xfee0_0000
@@ -93,5 +94,45 @@ describe('MSI', () => {
     const bytes = Uint8Array.from({ length: 256 }, (_, i) => fn.config.read(i, 1))
     const found = decodeConfig({ bdf: fn.bdf, bytes }).capabilities.find(c => c.id === 5)
     expect(found!.values).toMatchObject({ Enable: 1, Vectors: 8, Vectors_Enabled: 4, Masking: 1 })
+  })
+})
+
+describe('vectors of the host', () => {
+  it.each([2, 4, 8, 16, 32])('come in blocks of %d whose data share all but the low bits', n => {
+    const interrupts = new HostInterrupts()
+    const single = interrupts.allocate(() => {})
+    const heard: number[] = []
+    const { address, data, vector } = interrupts.allocate(i => heard.push(i), undefined, n)
+    expect(data % n).toBe(0)
+    for (let i = 0; i < n; i++) interrupts.message(0, address, data | i)
+    expect(heard).toEqual(Array.from({ length: n }, (_, i) => i))
+    expect(interrupts.used).toBe(n + 1)
+    freeVectors(interrupts, vector, n)
+    interrupts.free(single.vector)
+    expect(interrupts.used).toBe(0)
+    interrupts.message(0, address, data)
+    expect(interrupts.spurious).toBe(1)
+  })
+  it('of a block never overlap those of another, and what a block skips is used', () => {
+    const interrupts = new HostInterrupts()
+    const held = new Set<number>()
+    const take = (n: number) => {
+      const { vector } = interrupts.allocate(() => {}, undefined, n)
+      for (let v = vector; v < vector + n; v++) {
+        expect(held.has(v), `vector ${v}`).toBe(false)
+        held.add(v)
+      }
+    }
+    for (const n of [1, 32, 1, 2, 8, 1, 16, 4, 1, 1, 32]) take(n)
+    expect(interrupts.used).toBe(99)
+    while (held.size < 128) take(1)
+    expect(Math.max(...held)).toBe(127)
+  })
+  it('run out for a block before they do for one', () => {
+    const interrupts = new HostInterrupts()
+    for (let i = 0; i < 256 * 192 - 1; i++) interrupts.allocate(() => {})
+    expect(() => interrupts.allocate(() => {}, undefined, 2)).toThrow('every interrupt vector')
+    interrupts.allocate(() => {})
+    expect(() => interrupts.allocate(() => {})).toThrow('every interrupt vector')
   })
 })
