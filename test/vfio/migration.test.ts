@@ -219,10 +219,21 @@ describe('MIG_DEVICE_STATE', () => {
     m.sys.ioctl(m.fd, uapi.VFIO_DEVICE_RESET)
     expect(m.state()).toBe(RUNNING)
   })
-  it('refuses a state whose shape the model does not know: ERROR, until reset', () => {
+  it.each([
+    '{}',
+    'null',
+    '{"state":{"registers":{"$bytes":[1]},"device":0}}',
+    '{"state":{"registers":7,"device":{}}}',
+    '{"state":{"registers":REGISTERS,"device":{}}}',
+    '{"state":{"registers":REGISTERS,"device":1000000000}}',
+  ])('refuses the state %s, which the model does not know: ERROR, until reset', text => {
     const m = machine()
-    const body = new TextEncoder().encode('{}')
-    const head = drain(m.sys, m.go(STOP_COPY)).slice(0, 16)
+    const good = drain(m.sys, m.go(STOP_COPY))
+    const { state } = JSON.parse(new TextDecoder().decode(good.slice(24)))
+    const body = new TextEncoder().encode(
+      text.replace('REGISTERS', JSON.stringify(state.registers)),
+    )
+    const head = good.slice(0, 16)
     const frame = new Uint8Array(8)
     new DataView(frame.buffer).setUint32(0, body.length, true)
     new DataView(frame.buffer).setUint32(4, crc(body), true)

@@ -52,7 +52,8 @@ export const dmaCopy = defineDevice({
       save: () => started,
       restore(copies) {
         started = 0
-        while (started < (copies as number)) start()
+        if (!(Number(copies) <= 0xffff)) throw new Error('dma-copy: not its state')
+        while (started < Number(copies)) start()
       },
     }
   },
