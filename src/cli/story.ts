@@ -213,12 +213,14 @@ export class Story {
     const direction = e.write ? 'write' : 'read '
     const who = e.pasid >= 0 ? `PASID ${e.pasid}` : 'no PASID'
     if (e.failure !== undefined) {
-      const waiting = e.failure === 'not-present' || e.failure === 'no-permission'
+      const { failure } = e
+      const waiting =
+        failure === 'not-present' || failure === 'no-permission' || failure === 'stalled'
       this.totals.refused++
       this.#say(
         'dma',
-        `${direction}  ${who}  GVA ${hex(address)}  ${waiting ? 'not there yet' : 'refused'}: ${e.failure}`,
-        { ...e, address, outcome: e.failure },
+        `${direction}  ${who}  GVA ${hex(address)}  ${waiting ? 'not there yet' : 'refused'}: ${failure}`,
+        { ...e, address, outcome: failure },
         true,
       )
       return

@@ -89,7 +89,7 @@ export const QUEUE = bank('sva-engine queue', {
     DRAIN:     flag(0, 'wo', 'sets STATUS.DRAINED once all that was submitted before is finished'),
   }),
   STATUS:  r32(0x20, '2.8', {
-    WAITING:   flag(5, 'ro', 'the descriptor in work waits for a page response'),
+    WAITING:   flag(5, 'ro', 'the work waits for a page response, or for a stalled access'),
     BUSY:      flag(4, 'ro', 'a descriptor is in work'),
     HALTED:    flag(3, 'rw1c', 'mode 3: the ring could not be read; clearing it tries again'),
     ABORTED:   flag(2, 'rw1c', 'an abort ended'),
