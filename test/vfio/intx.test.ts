@@ -1,16 +1,20 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import { dmaCopy } from '../../src/pci/devices/dma-copy.js'
 import { irqTest } from '../../src/pci/devices/irq-test.js'
+import { bench as smmuBench } from '../../src/testing/index.js'
 import {
   VFIO_DEVICE_GET_IRQ_INFO,
   VFIO_DEVICE_RESET,
   VFIO_DEVICE_SET_IRQS,
+  VFIO_GROUP_GET_DEVICE_FD,
+  VFIO_GROUP_SET_CONTAINER,
   VFIO_IRQ_SET_ACTION_MASK,
   VFIO_IRQ_SET_ACTION_TRIGGER,
   VFIO_IRQ_SET_ACTION_UNMASK,
   VFIO_IRQ_SET_DATA_BOOL,
   VFIO_IRQ_SET_DATA_EVENTFD,
   VFIO_IRQ_SET_DATA_NONE,
+  VFIO_SET_IOMMU,
   VFIO_TYPE1v2_IOMMU,
   vfio_irq_info,
   vfio_irq_set,
@@ -256,6 +260,24 @@ describe('MSI', () => {
     expect(fn.msi!.enabled).toBe(false)
     send(0)
     expect(take(0)).toBe(0)
+  })
+  it('is told apart by data behind an SMMUv3, which translates the address', () => {
+    const made = smmuBench({ iommu: 'smmuv3', profile: 'N13', devices: [[irqTest]] })
+    const { sys } = made.process()
+    const fn = made.machine.fabric.functions()[0]!
+    const container = sys.open('/dev/vfio/vfio')
+    const group = sys.open(`/dev/vfio/${made.functions[0]!.group}`)
+    sys.ioctl(group, VFIO_GROUP_SET_CONTAINER, s32s(container))
+    sys.ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU)
+    const fd = sys.ioctl(group, VFIO_GROUP_GET_DEVICE_FD, made.functions[0]!.name)
+    sys.pwrite(fd, Uint8Array.of(6, 0), CONFIG + BigInt(COMMAND))
+    const events = Array.from({ length: 4 }, () => sys.eventfd())
+    const flags = EVENTFD | TRIGGER
+    const data = s32s(...events)
+    sys.ioctl(fd, VFIO_DEVICE_SET_IRQS, vfio_irq_set({ flags, index: MSI, count: 4, data }))
+    for (const v of [0, 2, 3, 3]) fn.interrupt(v)
+    expect(events.map(e => Number(sys.eventfdOf(e).take()))).toEqual([1, 0, 1, 2])
+    made.check()
   })
   it('masks a vector without an eventfd, which then stays pending', () => {
     const { events, take, set, send } = setup()
