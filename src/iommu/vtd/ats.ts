@@ -92,7 +92,7 @@ export class AtsTranslator {
     into.pageBits = coversInterruptRange(w.output, w.pageBits) ? 12 : w.pageBits
     into.read = (half & PERM_READ) !== 0
     into.write = write
-    into.execute = execute && into.read && (!b.noExecute || (half & PERM_EXECUTE) !== 0)
+    into.execute = execute && into.read && (half & PERM_EXECUTE) !== 0
     return b
   }
 

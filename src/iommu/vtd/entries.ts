@@ -315,10 +315,11 @@ export class Entries {
     const secondRoot = page(a)
     if (!this.#read(at + 8, b)) return this.#failAt('pasidEntryUnreadable', 'pasid-table', at, a)
     const attributes = b.entryLo
+    const attributeTable = b.entryHi
     if (!this.#read(at + 16, b)) return this.#failAt('pasidEntryUnreadable', 'pasid-table', at, a)
     const flags = b.entryLo
     const firstRoot = page(b)
-    if (this.#pasidEntryReserved(lo, attributes, flags, b.entryHi))
+    if (this.#pasidEntryReserved(lo, attributes, attributeTable, flags, b.entryHi))
       return this.#failAt('pasidEntryReserved', 'pasid-table', at, a)
     for (let i = 24; i < 64; i += 8) {
       if (!this.#read(at + i, b)) return this.#failAt('pasidEntryUnreadable', 'pasid-table', at, a)
@@ -349,7 +350,13 @@ export class Entries {
   }
 
   /** Fields that this unit's capabilities make reserved (VT-d 9.6). */
-  #pasidEntryReserved(lo: number, attributes: number, flags: number, flagsHigh: number): boolean {
+  #pasidEntryReserved(
+    lo: number,
+    attributes: number,
+    attributeTable: number,
+    flags: number,
+    flagsHigh: number,
+  ): boolean {
     const c = this.#config
     const noSecondFlags = (c.secondStageAccessedDirty ? 0 : 0x200) | (c.executeRequests ? 0 : 0x20)
     const noAttributes =
@@ -367,6 +374,7 @@ export class Entries {
     return (
       (lo & noSecondFlags) !== 0 ||
       (attributes & noAttributes) !== 0 ||
+      (!c.memoryTypes && attributeTable !== 0) ||
       (flags & noFlags) !== 0 ||
       wideFirstRoot
     )

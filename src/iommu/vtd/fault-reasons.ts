@@ -106,7 +106,7 @@ export const FAULT_REASONS = {
   fsFlagUpdateFailed:       reason(0x91, 'SFS.10', Q, 'none', 'accessed or dirty flags could not be written'),
   // Scalable mode: second stage
   ssEntryUnreadable:        reason(0x78, 'SSS.1', Q, 'CA', 'a second-stage paging entry could not be read'),
-  ssEntryNotPresent:        reason(0x79, 'SSS.2', Q, 'none', 'R and W are clear in a second-stage paging entry, or together'),
+  ssEntryNotPresent:        reason(0x79, 'SSS.2', Q, 'none', 'R and W are clear in a second-stage paging entry'),
   ssEntryReserved:          reason(0x7a, 'SSS.3', Q, 'CA', 'a reserved field of a second-stage paging entry is not zero'),
   ssTopEntryUnreadable:     reason(0x7b, 'SSS.4', Q, 'CA', 'the second-stage top entry could not be read'),
   ssFlagUpdateFailed:       reason(0x7d, 'SSS.6', Q, 'CA', 'accessed or dirty flags could not be written'),

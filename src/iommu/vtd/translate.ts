@@ -11,7 +11,6 @@ import {
   PERM_EXECUTE,
   PERM_READ,
   PERM_USER_EXECUTE,
-  PERM_USER_READ,
   PERM_WRITE,
   Walk,
 } from '../../paging/walk.js'
@@ -252,9 +251,7 @@ export class Translator {
         this.#refuse(r, into, walkFault(w, b, r.write), walkEntries(w, b), b.suppress)
         return
       }
-      let rights = w.cacheable & PERM_ALL
-      if (!b.noExecute && b.tagPasid !== NO_PASID)
-        rights |= (rights & (PERM_READ | PERM_USER_READ)) << 2
+      const rights = w.cacheable & PERM_ALL
       caches.keep(b, hi, lo, w.pageBits, w.output, rights)
       this.stale?.kept(r, b)
     } else this.stale?.used(r, b, privileged, execute)

@@ -17,7 +17,6 @@ import {
   Walk,
 } from '../../paging/walk.js'
 import { createWalker, type Walker } from '../../paging/walker.js'
-import { NO_PASID } from '../../pci/request.js'
 import type { VtdConfig } from './config.js'
 import type { Binding } from './entries.js'
 import { PGTT } from './tables.js'
@@ -26,10 +25,13 @@ import type { TranslatedStage } from './trace.js'
 /** PERM_* of a user are those of a supervisor, this far up. */
 export const USER_SHIFT = 3
 
+/** What tells first stages apart: levels, and whether XD counts. */
+const firstShape = (b: Binding): number => b.firstLevels | (b.noExecute ? 256 : 0)
+
 /** What tells the second stages of a unit apart, clear of the three bits of a first stage's levels. */
 const secondShape = (b: Binding): number => (b.secondLevels << 3) | (b.secondExecute ? 64 : 0)
 
-/** ACCESS_* of a request's walk. Without NXE there is nothing that forbids execution in a first stage. */
+/** ACCESS_* of a request's walk. */
 export function walkAccess(
   b: Binding,
   write: boolean,
@@ -37,7 +39,7 @@ export function walkAccess(
   privileged: boolean,
 ): number {
   const what = write ? ACCESS_WRITE : ACCESS_READ
-  const fetch = execute && (b.noExecute || b.tagPasid === NO_PASID) ? ACCESS_EXECUTE : 0
+  const fetch = execute ? ACCESS_EXECUTE : 0
   return what | fetch | (privileged ? 0 : ACCESS_USER) | b.modes
 }
 
@@ -67,12 +69,14 @@ export class Walkers {
       return walker(b.firstRoot, b.secondRoot, hi, lo, access, w)
     }
     const walker = (b.walker ??= this.#walker(b))
-    return walker(b.pgtt === PGTT.FIRST_STAGE ? b.firstRoot : b.secondRoot, hi, lo, access, w)
+    if (b.pgtt === PGTT.FIRST_STAGE) return walker(b.firstRoot, hi, lo, access, w)
+    // A second stage knows one privilege.
+    return walker(b.secondRoot, hi, lo, access & ~ACCESS_USER, w)
   }
 
   /** The formats of a binding's tables, for who explains them. */
   formats(b: Binding): Formats {
-    const shape = secondShape(b) | b.firstLevels
+    const shape = secondShape(b) | firstShape(b)
     const nested = b.pgtt === PGTT.NESTED ? 128 : 0
     return (this.#formats[shape | nested] ??= { first: this.#first(b), second: this.#second(b) })
   }
@@ -113,7 +117,7 @@ export class Walkers {
 
   #walker(b: Binding): Walker {
     const first = b.pgtt === PGTT.FIRST_STAGE
-    const shape = first ? b.firstLevels : secondShape(b)
+    const shape = first ? firstShape(b) : secondShape(b)
     return (this.#single[shape] ??= createWalker(
       first ? this.#first(b) : this.#second(b),
       this.#memory,
@@ -121,7 +125,7 @@ export class Walkers {
   }
 
   #nestedWalker(b: Binding): NestedWalker {
-    const shape = secondShape(b) | b.firstLevels
+    const shape = secondShape(b) | firstShape(b)
     return (this.#nested[shape] ??= createNestedWalker(
       this.#first(b),
       this.#second(b),
@@ -131,12 +135,16 @@ export class Walkers {
 
   #first(b: Binding): PageTableFormat {
     const { hostAddressWidth, firstStage1GPages } = this.#config
-    return vtdFirstStage({
+    const format = vtdFirstStage({
       levels: b.firstLevels,
       // A nested first stage keeps guest addresses: the second stage bounds them.
       physicalBits: b.pgtt === PGTT.NESTED ? 52 : hostAddressWidth,
       gigabytePages: firstStage1GPages,
     })
+    if (b.noExecute) return format
+    // Without NXE XD means nothing; U/S (SMEP) and the second stage still forbid fetches.
+    const { leafHigh: _leaf, tablesHigh: _tables, ...permissions } = format.permissions
+    return { ...format, permissions }
   }
 
   #second(b: Binding): PageTableFormat {
