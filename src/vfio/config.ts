@@ -45,12 +45,13 @@ const VF_DEVICE_ID = 0x1a
 
 const FLR = 1 << 15
 const READ_REQUEST_SIZE = 0x7000
+const MSI_VECTORS = 0x0070
 // Rows not named are read-only: MSI-X, ATS, PRI, ACS, and PASID where it is shown.
 // biome-ignore format: table
 const STANDARD_ROWS: Readonly<Record<number, readonly Row[]>> = {
   [CAPABILITY.POWER_MANAGEMENT]: [[0x04, 2, NONE, 0x0003]],            // PowerState
   [CAPABILITY.MSI]: [
-    [0x02, 2, 0x0070, 0x0070],                                         // vectors enabled: a copy; the enable is the kernel's
+    [0x02, 2, MSI_VECTORS, MSI_VECTORS],                               // vectors enabled: a copy; the enable is the kernel's
     [0x04, 4, ALL, ALL], [0x08, 4, ALL, ALL], [0x0c, 2, ALL, ALL],     // address and data: copies
     [0x10, 4, NONE, ALL],                                              // masks
   ],
@@ -139,6 +140,7 @@ export class VirtualConfig {
       at = stop
     }
     this.#settleBars()
+    this.#settleMsi()
     if (offset < PCI_COMMAND + 2 && end > PCI_COMMAND)
       this.#disableIntx((this.#values[PCI_COMMAND + 1]! & (PCI_COMMAND_INTX_DISABLE >> 8)) !== 0)
     if (flr) this.#reset()
@@ -205,6 +207,16 @@ export class VirtualConfig {
       const type = bar.kind === 'memory32' || bar.kind === 'memory64' ? real & 0xf : 0
       view.setUint32(at, ((view.getUint32(at, true) & mask) | type) >>> 0, true)
     }
+  }
+
+  // No more vectors enabled than the capability has.
+  #settleMsi(): void {
+    const { msi } = this.#fn
+    if (msi === undefined) return
+    const at = this.#fn.capabilityOffset(CAPABILITY.MSI, false)! + 2
+    const asked = (this.#values[at]! & MSI_VECTORS) >> 4
+    const most = Math.log2(msi.vectors)
+    if (asked > most) this.#values[at] = (this.#values[at]! & ~MSI_VECTORS) | (most << 4)
   }
 
   #apply(base: number, rows: readonly Row[]): void {

@@ -312,6 +312,8 @@ describe('MSI', () => {
     sys.pwrite(fd, Uint8Array.of(0x30, 0), CONFIG + BigInt(at + 2))
     sys.pwrite(fd, Uint8Array.of(0x00, 0x10, 0xe0, 0xfe), CONFIG + BigInt(at + 4))
     expect([word(at + 2) & 0x71, word(at + 6)]).toEqual([0x31, 0xfee0])
+    sys.pwrite(fd, Uint8Array.of(0x70, 0), CONFIG + BigInt(at + 2))
+    expect(word(at + 2) & 0x70, 'no more than there are').toBe(0x30)
     send(0)
     expect([take(0), fn.msi!.given]).toEqual([1, 1])
   })
