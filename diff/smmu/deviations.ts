@@ -127,9 +127,8 @@ const forms: readonly Form[] = [
       'SMMUv3 3.4 leaves permissions to VMSA, where those of tables count; QEMU caches a page with the permissions of its leaf alone',
     explains: d =>
       refused(d.ours) &&
-      repeats(d) &&
+      cachedEarlier(d) &&
       dmaOf(d)?.write === true &&
-      d.index > 0 &&
       !refused(d.qemu) &&
       tableWords(d.case).some(e => (e & (1n << 62n)) !== 0n && (e & 3n) === 3n),
   },
@@ -284,14 +283,24 @@ const forms: readonly Form[] = [
     reason:
       'SMMUv3 7.3.16: a stage 2 permission fault is recorded with its IPA; QEMU leaves the IPA out, or does not record it, when it finds the translation in its TLB',
     explains: d => {
+      if (d.fault?.stage !== 2 || !cachedEarlier(d) || !refused(d.qemu)) return false
+      const names = fields(d)
+      const noIpa = names?.size === 1 && names.has('ipa')
+      return silent(d.qemu) || (noIpa && pairs(d, (_, theirs) => field(theirs, 'ipa') === 0n))
+    },
+  },
+  {
+    name: 'violation of what tables no longer say',
+    reason:
+      'SMMUv3 3.21.3: what changes in tables is seen after an invalidation at the latest; QEMU refuses what a cached translation forbids, we look at the tables before we refuse',
+    explains: d => {
       const names = fields(d)
       return (
-        d.fault?.stage === 2 &&
+        typeOf(d.qemu) === F_PERMISSION &&
+        names?.size === 1 &&
+        names.has('type') &&
         cachedEarlier(d) &&
-        refused(d.qemu) &&
-        (silent(d.qemu) ||
-          (names?.size === 1 &&
-            pairs(d, (_, theirs) => field(theirs, 'ipa') === 0n && names.has('ipa'))))
+        !tlbInvalidated(d.case, d.index)
       )
     },
   },

@@ -85,15 +85,18 @@ export function changesConfiguration(c: Case): boolean {
   )
 }
 
-/** True when a TLB invalidation was queued between the last change before a DMA and the DMA. */
+/** True when a TLB invalidation of this VMID was queued between the last change before a DMA and the DMA. */
 export function tlbInvalidated(c: Case, index: number): boolean {
+  const vmid = steWords(c, index)[2]! & 0xffffn
   let n = 0
   let invalidated = false
   for (const s of c.steps) {
     if (s.op === 'dma' && n++ === index) break
     if (s.op === 'store') invalidated = false
-    if (s.op === 'invalidate' && (s.words[0] & 0xffn) >= 0x10n && (s.words[0] & 0xffn) <= 0x30n)
-      invalidated = true
+    if (s.op !== 'invalidate') continue
+    const op = s.words[0] & 0xffn
+    const ours = op === 0x30n || ((s.words[0] >> 32n) & 0xffffn) === vmid
+    if (op >= 0x10n && op <= 0x30n && ours) invalidated = true
   }
   return invalidated
 }
@@ -126,10 +129,10 @@ export function repeats(d: Difference): boolean {
   })
 }
 
-/** True when QEMU let an earlier DMA to the same page pass, and may have cached its translation. */
+/** True when QEMU let an earlier DMA to the same gigabyte pass, and may have cached its translation. */
 export function cachedEarlier(d: Difference): boolean {
   const dmas = d.case.steps.filter(s => s.op === 'dma')
   return d.all.qemu.dma
     .slice(0, Math.max(d.index, 0))
-    .some((o, i) => o.landed[0] !== null && dmas[i]!.iova >> 12n === dmas[d.index]!.iova >> 12n)
+    .some((o, i) => o.faults.length === 0 && dmas[i]!.iova >> 30n === dmas[d.index]!.iova >> 30n)
 }
