@@ -1,24 +1,21 @@
 // How the command line speaks: aligned lines with restrained colour for people, NDJSON for programs.
-// NO_COLOR, FORCE_COLOR and non-terminals are picocolors' business.
+// Colour is for terminals: NO_COLOR forbids it, FORCE_COLOR asks for it elsewhere.
 
-import pc from 'picocolors'
-
-/** Anything lines can be written to. */
-export interface Sink {
-  write(text: string): unknown
-}
+import { createColors } from 'picocolors'
 
 /** A mistake of the person at the keyboard, or of a file they named: one line, exit status 2. */
 export class UsageError extends Error {
   override readonly name = 'UsageError'
 }
 
+const { NO_COLOR, FORCE_COLOR } = process.env
+const pc = createColors(!NO_COLOR && (Boolean(FORCE_COLOR) || process.stdout.isTTY === true))
+
 export const style = {
   heading: (s: string) => pc.bold(s),
   quiet: (s: string) => pc.dim(s),
   good: (s: string) => pc.green(s),
   bad: (s: string) => pc.red(s),
-  address: (s: string) => pc.cyan(s),
   guest: (s: string) => pc.yellow(s),
 } as const
 
