@@ -38,7 +38,7 @@ export interface Architecture {
   /** Which QEMU a case needs: cases with the same answer share one. */
   subjectOf(c: Case): string
   start(subject: string): Promise<Subject>
-  /** Tables and walk of one DMA, line by line. */
+  /** Our walks of a case that led somewhere, line by line. */
   story(c: Case): string[]
 }
 

@@ -38,7 +38,33 @@ export function report(arch: Architecture, d: Difference, ours: OurAnswer): stri
     n++
   }
   if (d.index < 0) lines.push(...wordsText(d.all.ours, d.all.qemu))
-  return [...lines, ...arch.story(c).map(l => `  ${l}`)].join('\n')
+  const walks = arch.story(c).map(l => `    ${l}`)
+  return [...lines, ...(walks.length ? ['  our walks that led somewhere:', ...walks] : [])].join(
+    '\n',
+  )
+}
+
+/** A translation that one of our units traced. */
+export function translationText(e: {
+  readonly address: bigint
+  readonly mode: string
+  readonly output: bigint
+  readonly cached: boolean
+  readonly stages: readonly {
+    readonly stage: string | number
+    readonly input: bigint
+    readonly output: bigint
+    readonly pageBits: number
+  }[]
+}): string[] {
+  const how = e.cached ? `${e.mode}, cached` : e.mode
+  return [
+    `${hex(BigInt.asUintN(64, e.address))}: ${how}, to ${hex(e.output)}`,
+    ...e.stages.map(
+      s =>
+        `  stage ${s.stage}: ${hex(BigInt.asUintN(64, s.input))} to ${hex(s.output)}, 2^${s.pageBits} bytes`,
+    ),
+  ]
 }
 
 /** A difference in a few words, the same for differences of one kind. */

@@ -6,6 +6,7 @@ import { OurSmmu } from './ours.js'
 import { QemuSmmu } from './qemu.js'
 
 let ours: OurSmmu | undefined
+const unit = (): OurSmmu => (ours ??= new OurSmmu())
 
 export const SMMUV3: Architecture = {
   name: 'SMMUv3',
@@ -13,9 +14,9 @@ export const SMMUV3: Architecture = {
   binary: 'qemu-system-aarch64',
   deviations: DEVIATIONS,
   draw: drawCase,
-  answer: c => (ours ??= new OurSmmu()).run(c),
+  answer: c => unit().run(c),
   // QEMU does not notice that a two-level stream table became a linear one.
   subjectOf: c => (c.setup['STRTAB_BASE_CFG']! & 0x3_0000n ? 'two-level' : 'linear'),
   start: () => QemuSmmu.start(),
-  story: () => [],
+  story: c => unit().story(c),
 }

@@ -1,8 +1,9 @@
 // Where QEMU's smmuv3 parts from IHI 0070 (G.b), or chose otherwise than we where the specification leaves a
 // choice. Each is as narrow as its predicate can be; what is not here is a bug.
 import type { Case, DmaOutcome, FaultRecord, Step } from '../case.js'
+import { sameRecord } from '../compare.js'
 import type { Deviation, Difference, Form, Likeness } from '../deviation.js'
-import { beforeEveryDma, mapQueued, mapWords } from '../rewrite.js'
+import { beforeEveryDma, mapQueued, mapWords, wordsBefore } from '../rewrite.js'
 import {
   cachedEarlier,
   cdOf,
@@ -65,6 +66,8 @@ const fetchOfStage2 = (f: FaultRecord): boolean => field(f, 's2') === 1n && fiel
 
 const SYNC = [0x46n, 0n] as const
 
+const forbidden = (f: FaultRecord): boolean => field(f, 'type') === BigInt(F_PERMISSION)
+
 const PRIVCFG_SET = 3n << 48n
 
 /** Widths of S2PS. */
@@ -109,8 +112,8 @@ const forms: readonly Form[] = [
     reason:
       'SMMUv3 5.2: S2R decides for all stage 2 faults; QEMU goes by CD.R when stage 2 refuses a descriptor fetch',
     explains: d => {
-      const cd = wordOf(d.case, cdOf(d.case))
-      const s2r = (steWords(d.case)[2]! >> 58n) & 1n
+      const cd = wordsBefore(d.case, d.index).get(cdOf(d.case)) ?? 0n
+      const s2r = (steWords(d.case, d.index)[2]! >> 58n) & 1n
       return (
         d.case.unit === 'nested' &&
         d.fault?.stage === 2 &&
@@ -263,15 +266,14 @@ const forms: readonly Form[] = [
       ),
   },
   {
-    name: 'access flag before address size',
+    name: 'access flag and permissions before address size',
     reason:
-      'SMMUv3 3.4 leaves the order of faults to VMSA: an output address that is too wide comes before the access flag; QEMU looks at the flag first',
+      'SMMUv3 3.4 leaves the order of faults to VMSA: an output address that is too wide comes before the access flag and permissions; QEMU looks at those first',
     explains: d => {
       const names = fields(d)
       return (
         nameOf(d) === 'F_ADDR_SIZE' &&
-        typeOf(d.qemu) === F_ACCESS &&
-        ((entryOf(d)?.value ?? 0x400n) & 0x400n) === 0n &&
+        [F_ACCESS, F_PERMISSION].includes(typeOf(d.qemu) ?? 0) &&
         names !== undefined &&
         [...names].every(n => n === 'type' || n === 'ipa') &&
         pairs(d, samePage)
@@ -287,6 +289,26 @@ const forms: readonly Form[] = [
       const names = fields(d)
       const noIpa = names?.size === 1 && names.has('ipa')
       return silent(d.qemu) || (noIpa && pairs(d, (_, theirs) => field(theirs, 'ipa') === 0n))
+    },
+  },
+  {
+    name: 'stage 2 of fetches is cached',
+    reason:
+      'SMMUv3 3.21.3: what changes in an STE’s stage 2 needs its TLB entries invalidated; QEMU finds where CDs and tables are in its TLB, we walk for them',
+    explains: d => {
+      const dmas = d.case.steps.filter(s => s.op === 'dma')
+      const again = d.all.qemu.dma.slice(0, Math.max(d.index, 0)).some((o, i) => {
+        const same =
+          o.faults.length === d.qemu.faults.length && dmas[i]!.iova === dmas[d.index]!.iova
+        return same && o.faults.every((f, k) => sameRecord(f, d.qemu.faults[k]!))
+      })
+      return (
+        again &&
+        d.fault?.stage === 2 &&
+        d.fault.class !== 2 &&
+        changesConfiguration(d.case) &&
+        !tlbInvalidated(d.case, d.index)
+      )
     },
   },
   {
@@ -335,6 +357,18 @@ const forms: readonly Form[] = [
     },
   },
   {
+    name: 'stage 2 permissions of a cached translation',
+    reason:
+      'SMMUv3 3.4: stage 2 permissions count in every access; QEMU caches a nested translation with what stage 1 permits',
+    explains: d =>
+      d.case.unit === 'nested' &&
+      refused(d.ours) &&
+      !refused(d.qemu) &&
+      silent(d.qemu) &&
+      (d.fault?.stage === 2 || !tlbInvalidated(d.case, d.index)) &&
+      repeats(d),
+  },
+  {
     name: 'tagged addresses are invalidated apart',
     reason:
       'SMMUv3 4.4.1: the tag of an address is not part of it under TBI; QEMU looks for the address that a command names among those that devices used',
@@ -353,7 +387,7 @@ const forms: readonly Form[] = [
         nameOf(d) === 'F_TRANSLATION' &&
         entry !== undefined &&
         entry.level < 2 &&
-        (entry.value & 3n) === 1n
+        ((entry.value & 3n) === 1n || (wordOf(d.case, entry.at) & 3n) === 1n)
       )
     },
   },
@@ -385,7 +419,7 @@ const likenesses: readonly Likeness[] = [
       const before = d.all.ours.dma.slice(0, d.index + 1)
       if (
         c.setup['PRIV'] ||
-        !before.some(o => refused(o) && (typeOf(o) === F_PERMISSION || silent(o)))
+        !before.some(o => refused(o) && (silent(o) || o.faults.some(forbidden)))
       )
         return undefined
       const at = steOf(c) + 8

@@ -37,7 +37,8 @@ export function cdOf(c: Case): number {
 }
 
 /** The DMA a difference is about. */
-export const dmaOf = (d: Difference) => d.case.steps.filter(s => s.op === 'dma')[d.index]
+export const dmaOf = (d: Difference) => dmaOfCase(d.case, d.index)
+const dmaOfCase = (c: Case, index: number) => c.steps.filter(s => s.op === 'dma')[index]
 
 /** Where the level 1 descriptor of a case's stream is; -1 for a linear table. */
 export function spanAt(c: Case): number {
@@ -96,7 +97,13 @@ export function tlbInvalidated(c: Case, index: number): boolean {
     if (s.op !== 'invalidate') continue
     const op = s.words[0] & 0xffn
     const ours = op === 0x30n || ((s.words[0] >> 32n) & 0xffffn) === vmid
-    if (op >= 0x10n && op <= 0x30n && ours) invalidated = true
+    // One that names another page, and no range of pages, reaches nothing here.
+    const [, hi] = s.words
+    const elsewhere =
+      [0x12n, 0x13n, 0x2an].includes(op) &&
+      (hi & 0xc00n) === 0n &&
+      BigInt.asUintN(44, hi >> 12n) !== BigInt.asUintN(44, (dmaOfCase(c, index)?.iova ?? 0n) >> 12n)
+    if (op >= 0x10n && op <= 0x30n && ours && !elsewhere) invalidated = true
   }
   return invalidated
 }

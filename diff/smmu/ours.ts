@@ -15,6 +15,7 @@ import {
   type Step,
   wordsAfter,
 } from '../case.js'
+import { translationText } from '../report.js'
 import { PATTERN } from '../testdev.js'
 import {
   COMMAND_BITS,
@@ -42,12 +43,23 @@ export class OurSmmu {
   readonly #ram = createRam(RAM_BYTES)
   readonly #request = new MemoryRequest()
   readonly #answer = new Translation()
+  readonly #clock = new VirtualClock()
+  readonly #trace = new TraceBus(this.#clock)
   readonly #plain = this.#unit(false)
   readonly #privileged = this.#unit(true)
   #first: SmmuFault | undefined
 
   constructor() {
     this.#memory.addRam(RAM, this.#ram)
+  }
+
+  /** The walks of a case that led somewhere, stage by stage. */
+  story(c: Case): string[] {
+    const lines: string[] = []
+    const stop = this.#trace.listen('smmu.translate', e => lines.push(...translationText(e)))
+    this.run(c)
+    stop()
+    return lines
   }
 
   run(c: Case): OurAnswer {
@@ -109,12 +121,11 @@ export class OurSmmu {
 
   /** A unit; with `permissionOverrides` STEs can make transactions privileged. */
   #unit(permissionOverrides: boolean): SmmuUnit {
-    const clock = new VirtualClock()
     return new SmmuUnit({
       memory: this.#memory,
       config: { ...LIKE_QEMU, permissionOverrides },
-      clock,
-      trace: new TraceBus(clock),
+      clock: this.#clock,
+      trace: this.#trace,
       downstream: { invalidate: () => true, respond: () => {} },
       interrupts: { message: () => {} },
       onFault: fault => {

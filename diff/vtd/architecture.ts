@@ -7,6 +7,7 @@ import { QemuVtd } from './qemu.js'
 import { UNITS } from './units.js'
 
 let ours: OurVtd | undefined
+const unit = (): OurVtd => (ours ??= new OurVtd())
 
 export const VTD: Architecture = {
   name: 'VT-d',
@@ -14,8 +15,8 @@ export const VTD: Architecture = {
   binary: 'qemu-system-x86_64',
   deviations: DEVIATIONS,
   draw: drawCase,
-  answer: c => (ours ??= new OurVtd()).run(c),
+  answer: c => unit().run(c),
   subjectOf: c => c.unit,
   start: unit => QemuVtd.start(UNITS[unit]!),
-  story: () => [],
+  story: c => unit().story(c),
 }

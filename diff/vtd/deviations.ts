@@ -5,12 +5,15 @@ import { sameRecord } from '../compare.js'
 import type { Deviation, Difference, Form } from '../deviation.js'
 import { beforeEveryDma, mapWords, wordsBefore } from '../rewrite.js'
 import {
+  cachedForOther,
   entriesInvalidated,
   iotlbInvalidated,
   mapInvalidations,
   pasidEntry,
   pathOf,
   scalablePlaces,
+  staleIn,
+  structuresChanged,
 } from './look.js'
 import { REQUESTERS, UNITS } from './units.js'
 
@@ -50,9 +53,9 @@ const asReason = (d: Difference, number: number): boolean =>
 
 /**
  * Words left in memory that differ in flags only: set by QEMU alone in an entry above a fault (`way`), or
- * by us alone in a leaf that had one of them (`half`).
+ * by us alone in a leaf that had one of them (`half`), or in entries that QEMU no longer looked at (`stale`).
  */
-function flagsExplain(d: Difference, kind: 'way' | 'half'): boolean {
+function flagsExplain(d: Difference, kind: 'way' | 'half' | 'stale'): boolean {
   if (d.index >= 0 || UNITS[d.case.unit]!.mode !== 'first-stage') return false
   const ours = new Map(d.all.ours.changed)
   const qemu = new Map(d.all.qemu.changed)
@@ -63,6 +66,7 @@ function flagsExplain(d: Difference, kind: 'way' | 'half'): boolean {
     const has = theirs & 0x60n
     if ((mine | 0x20n) === theirs) kinds.add('way')
     else if (mine === (theirs | 0x60n) && (has === 0x20n || has === 0x40n)) kinds.add('half')
+    else if (theirs === value && (mine & ~0x60n) === value && stores(d)) kinds.add('stale')
     else return false
   }
   return kinds.has(kind)
@@ -71,6 +75,14 @@ function flagsExplain(d: Difference, kind: 'way' | 'half'): boolean {
 const dmaOf = (d: Difference) => d.case.steps.filter(s => s.op === 'dma')[d.index]
 const isSupervisor = (d: Difference, entry: bigint): boolean =>
   UNITS[d.case.unit]!.mode === 'first-stage' && (entry & 4n) === 0n
+
+/** QEMU left the words as they were, apart from those that we left alike. */
+function untouched(d: Difference): boolean {
+  const ours = new Map(d.all.ours.changed)
+  return d.all.qemu.changed.every(([at, value]) => ours.get(at) === value)
+}
+
+const stores = (d: Difference): boolean => d.case.steps.some(s => s.op === 'store')
 
 /** Reasons of QEMU's for an access without permission. */
 const NO_PERMISSION = [0x05, 0x06, 0x81, 0x85, 0x86]
@@ -128,9 +140,8 @@ const forms: readonly Form[] = [
   {
     name: 'violation of a cached translation',
     reason:
-      'VT-d 7.1: a request without permission is recorded, wherever the translation came from; QEMU refuses it silently when it finds the translation in its IOTLB',
-    explains: d =>
-      /NotPermitted$/.test(nameOf(d)) && d.index > 0 && refused(d.qemu) && silent(d.qemu),
+      'VT-d 7.1: a request without permission is recorded, wherever the translation came from; QEMU refuses it silently when it finds the translation in its IOTLB, and looks there first',
+    explains: d => refused(d.qemu) && silent(d.qemu) && cachedForOther(d),
   },
   {
     name: 'IOTLB before context',
@@ -142,11 +153,24 @@ const forms: readonly Form[] = [
       for (let i = 0; i < d.index; i++) {
         const earlier = d.all.qemu.dma[i]!
         if (!landed(earlier) || !landed(d.qemu) || !silent(d.qemu)) continue
+        if (!structuresChanged(d.case, i, d.index)) continue
         if (!entriesInvalidated(d.case, i, d.index) || iotlbInvalidated(d.case, i, d.index))
           continue
         if (shift(earlier, i) === shift(d.qemu, d.index)) return true
       }
       return false
+    },
+  },
+  {
+    name: 'first write by a cached translation',
+    reason:
+      'VT-d 3.6.2: the first write to a page sets its dirty flag, for which we look at the tables again; QEMU writes by the translation it cached for a read, and sets no flag',
+    explains: d => {
+      if (d.index >= 0) {
+        const write = dmaOf(d)?.write === true && UNITS[d.case.unit]!.mode === 'first-stage'
+        return write && landed(d.qemu) && silent(d.qemu) && staleIn(d)
+      }
+      return flagsExplain(d, 'stale')
     },
   },
   {
@@ -168,6 +192,7 @@ const forms: readonly Form[] = [
     explains: d => {
       const [lo = 0n] = pasidEntry(d)
       const width = 30n + 9n * ((lo >> 2n) & 7n)
+      if (d.index < 0) return width !== 48n && ((lo >> 6n) & 7n) === 1n && untouched(d)
       const iova = BigInt.asIntN(64, dmaOf(d)?.iova ?? 0n)
       const canonical = BigInt.asIntN(Number(width), iova) === iova
       return (

@@ -83,7 +83,10 @@ function legacyContext(c: Case): number {
 export function iotlbInvalidated(c: Case, from: number, to: number): boolean {
   const domains = domainsOf(c)
   return between(c, from, to).some(s => {
-    if (s.op === 'register') return s.offset === REGISTER.IOTLB
+    if (s.op === 'register') {
+      if (s.offset !== REGISTER.IOTLB) return false
+      return ((s.value >> 60n) & 3n) === 1n || domains.includes((s.value >> 32n) & 0xffffn)
+    }
     if (s.op !== 'invalidate') return false
     const [lo] = s.words
     const type = lo & 15n
@@ -94,6 +97,26 @@ export function iotlbInvalidated(c: Case, from: number, to: number): boolean {
     if (type === 6n && scope === 3n && UNITS[c.unit]!.mode !== 'first-stage') return false
     return (type === 2n && scope === 1n) || domains.includes((lo >> 16n) & 0xffffn)
   })
+}
+
+/** True when between two DMAs software changed what leads to the paging entries. */
+export function structuresChanged(c: Case, from: number, to: number): boolean {
+  const places = scalablePlaces(c)
+  const root = Number(c.setup['RTADDR']! & ~0xfffn)
+  const ranges: readonly (readonly [at: number, bytes: number])[] = places
+    ? [
+        [root, 4096],
+        [places.context, 32],
+        [places.directory, 8],
+        [places.pasid, 64],
+      ]
+    : [
+        [root, 4096],
+        [legacyContext(c), 16],
+      ]
+  return between(c, from, to).some(
+    s => s.op === 'store' && ranges.some(([at, bytes]) => s.at >= at && s.at < at + bytes),
+  )
 }
 
 /** True when between two DMAs context or PASID entries were dropped. */
@@ -132,4 +155,32 @@ export function pathOf(d: Difference): bigint[] {
     table = Number(entry & PAGE)
   }
   return entries
+}
+
+/** True when QEMU let an earlier DMA in the other direction pass nearby, and may have its translation in the IOTLB. */
+export function cachedForOther(d: Difference): boolean {
+  const dmas = d.case.steps.filter(s => s.op === 'dma')
+  const here = dmas[d.index]
+  return dmas
+    .slice(0, Math.max(d.index, 0))
+    .some(
+      (s, i) =>
+        s.write !== here?.write &&
+        s.iova >> 30n === (here?.iova ?? 0n) >> 30n &&
+        d.all.qemu.dma[i]!.landed.every(at => at !== null) &&
+        !iotlbInvalidated(d.case, i, d.index),
+    )
+}
+
+/** True when QEMU put a DMA where an earlier one went, and nothing in between dropped its IOTLB entry. */
+export function staleIn(d: Difference): boolean {
+  const dmas = d.case.steps.filter(s => s.op === 'dma')
+  const here = dmas[d.index]
+  const [at] = d.qemu.landed
+  if (!here || at === null || at === undefined) return false
+  return dmas.slice(0, d.index).some((s, i) => {
+    const [was] = d.all.qemu.dma[i]!.landed
+    if (was === null || was === undefined || iotlbInvalidated(d.case, i, d.index)) return false
+    return BigInt(was) - s.iova === BigInt(at) - here.iova
+  })
 }

@@ -15,6 +15,7 @@ import {
   type Step,
   wordsAfter,
 } from '../case.js'
+import { translationText } from '../report.js'
 import { PATTERN } from '../testdev.js'
 import {
   COMMAND,
@@ -43,11 +44,22 @@ export class OurVtd {
   readonly #ram = createRam(RAM_BYTES)
   readonly #request = new MemoryRequest()
   readonly #answer = new Translation()
+  readonly #clock = new VirtualClock()
+  readonly #trace = new TraceBus(this.#clock)
   readonly #units = new Map<string, VtdUnit>()
   #first: VtdFault | undefined
 
   constructor() {
     this.#memory.addRam(0, this.#ram)
+  }
+
+  /** The walks of a case that led somewhere, stage by stage. */
+  story(c: Case): string[] {
+    const lines: string[] = []
+    const stop = this.#trace.listen('vtd.translate', e => lines.push(...translationText(e)))
+    this.run(c)
+    stop()
+    return lines
   }
 
   run(c: Case): Answer {
@@ -94,12 +106,11 @@ export class OurVtd {
   #unit(name: string): VtdUnit {
     let unit = this.#units.get(name)
     if (!unit) {
-      const clock = new VirtualClock()
       unit = new VtdUnit({
         memory: this.#memory,
         config: UNITS[name]!.config,
-        clock,
-        trace: new TraceBus(clock),
+        clock: this.#clock,
+        trace: this.#trace,
         downstream: { invalidate: () => true, respond: () => {} },
         interrupts: { message: () => {} },
         onFault: fault => {
