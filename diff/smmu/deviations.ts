@@ -241,7 +241,7 @@ const forms: readonly Form[] = [
     reason:
       'SMMUv3 3.4 leaves walks to VMSA, where permissions count once the translation is known; QEMU judges APTable on the way down',
     explains: d =>
-      (nameOf(d) !== 'F_PERMISSION' || d.ours.faults.length > 1) &&
+      (nameOf(d) !== 'F_PERMISSION' || d.ours.faults.length > 1 || d.fault?.stage === 2) &&
       dmaOf(d)?.write === true &&
       [undefined, F_PERMISSION].includes(typeOf(d.qemu)) &&
       refused(d.qemu) &&
@@ -317,10 +317,10 @@ const forms: readonly Form[] = [
       'SMMUv3 3.21.3: what changes in tables is seen after an invalidation at the latest; QEMU refuses what a cached translation forbids, we look at the tables before we refuse',
     explains: d => {
       const names = fields(d)
+      const alike = names?.size === 1 && names.has('type')
       return (
         typeOf(d.qemu) === F_PERMISSION &&
-        names?.size === 1 &&
-        names.has('type') &&
+        (alike || d.fault === undefined) &&
         cachedEarlier(d) &&
         !tlbInvalidated(d.case, d.index)
       )
