@@ -348,12 +348,11 @@ const forms: readonly Form[] = [
       const cd = cdOf(d.case)
       const [event] = d.qemu.faults
       const tables = [8, 16].map(at => wordOf(d.case, cd + at) & 0xf_ffff_ffff_f000n)
-      return (
-        d.case.unit === 'nested' &&
-        event !== undefined &&
-        field(event, 'class') === 1n &&
-        tables.includes(field(event, 'ipa') & ~0xfffn)
-      )
+      if (d.case.unit !== 'nested') return false
+      // Without a record: the other range's table lies where stage 2 has nothing.
+      if (event === undefined)
+        return d.fault === undefined && refused(d.qemu) && (tables[0]! ^ tables[1]!) >> 40n !== 0n
+      return field(event, 'class') === 1n && tables.includes(field(event, 'ipa') & ~0xfffn)
     },
   },
   {

@@ -97,6 +97,7 @@ export function tlbInvalidated(c: Case, index: number): boolean {
     if (s.op !== 'invalidate') continue
     const op = s.words[0] & 0xffn
     if (op === 0x2an && c.unit === 'stage-1') continue
+    if (op === 0x11n && s.words[0] >> 48n !== wordOf(c, cdOf(c)) >> 48n) continue
     const ours = op === 0x30n || ((s.words[0] >> 32n) & 0xffffn) === vmid
     // One that names another page, and no range of pages, reaches nothing here.
     const [, hi] = s.words
