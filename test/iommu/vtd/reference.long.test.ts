@@ -1,13 +1,14 @@
 // Random tables and requests: the unit against the plain reference, outcome by outcome, and the tables that
-// both leave behind word by word. VTD_WALKS asks for more walks than the 20,000 of every run.
+// both leave behind word by word: 20,000 walks in every run, 200,000 in a long one.
 import { describe, expect, it } from 'vitest'
 import { Draw } from '../../../diff/random.js'
 import type { VtdConfig } from '../../../src/iommu/vtd/config.js'
 import { NO_PASID } from '../../../src/pci/request.js'
+import { often } from '../../support/long.js'
 import { BDF, Bench, GCMD, REG } from './bench.js'
 import { Reference, type Request, type Unit } from './reference.js'
 
-const WALKS = Number(process.env['VTD_WALKS'] ?? 20_000)
+const WALKS = often(20_000, 200_000)
 /** Requests of one set of tables. */
 const PER_CASE = 12
 const RAM = 2 << 20
