@@ -4,6 +4,7 @@
  * What has no home reads all-ones and takes no writes. Next: frames.ts, process-memory.ts.
  */
 import { halves, hex, join, split } from '../base/addr.js'
+import type { DeviceGuard } from './confidential.js'
 import { copy, RamRegion } from './ram.js'
 
 /** What answers accesses at an MMIO address. Offsets are relative to the region; accesses never cross its end. */
@@ -52,6 +53,8 @@ export type Region = RamRegion | MmioRegion
 export class AddressSpace {
   /** Counts additions and removals, for whoever caches what lies at an address. */
   generation = 0
+  /** Set while some pages are not for devices; request paths ask it. A change of its answers counts in `generation`. */
+  guard: DeviceGuard | undefined = undefined
   readonly #none = new RamRegion(0, new Uint8Array(0))
   #regions: Region[] = []
   #ram: RamRegion = this.#none

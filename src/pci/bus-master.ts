@@ -181,8 +181,10 @@ export class BusMaster {
     const output = answer.output
     const region = memory.ramAt(output)
     if (region !== undefined && output + length <= region.base + region.size) {
+      const plain = memory.guard === undefined || memory.guard.plain(output, length)
+      if (!plain && !this.#admits(output)) return this.#fail('confidential', COMPLETION.CA, 0)
       this.#copies.copy(write, region, output + length, bytes, 0, length)
-      this.#memo.keep(write, hi, lo, r, region, output - (lo & 4095), 4096)
+      if (plain) this.#memo.keep(write, hi, lo, r, region, output - (lo & 4095), 4096)
       return true
     }
     const { pasid, execute, privileged } = r
@@ -210,6 +212,8 @@ export class BusMaster {
     let runFrom = 0
     let runEnd = -1
     let runLimit = -1
+    const { guard } = memory
+    let plain = true
     let done = 0
     while (done < length) {
       let piece = 4096 - (lo & 4095)
@@ -240,6 +244,16 @@ export class BusMaster {
           // The answer holds for a larger page: take what the transfer needs of it.
           piece = this.#widen(prefixed, answer.pageBits, hi, lo, piece, length - done)
           r.length = piece
+        }
+      }
+      if (guard !== undefined && output >= 0 && !guard.plain(output, piece)) {
+        // Page by page from here: those before a refused one move.
+        plain = false
+        piece = Math.min(piece, 4096 - (lo & 4095))
+        r.length = piece
+        if (!guard.plain(output, piece) && !this.#admits(output)) {
+          if (run) this.#copies.copy(write, run, runEnd, bytes, runFrom, done)
+          return this.#fail('confidential', COMPLETION.CA, done)
         }
       }
       if (output === runEnd && output + piece <= runLimit) runEnd += piece
@@ -278,11 +292,18 @@ export class BusMaster {
     }
     if (run) this.#copies.copy(write, run, runEnd, bytes, runFrom, done)
     const admitted = this.#admittedAt === this.#fabric.epoch
-    if (run && runFrom === 0 && translator !== undefined && !tracing && admitted) {
+    if (run && runFrom === 0 && translator !== undefined && !tracing && admitted && plain) {
       const known = length + (startLo & 4095)
       this.#memo.keep(write, startHi, startLo, r, run, runEnd - known, known)
     }
     return true
+  }
+
+  /** Whether the guard of memory lets the piece in the request through, which leads to `output`. */
+  #admits(output: number): boolean {
+    const { requester, pasid, hi, lo, length, write } = this.#request
+    const access = { requester, pasid, hi, lo, output, length, write }
+    return this.#fabric.memory.guard!.admits(access)
   }
 
   /** A write of one dword to the message range is an interrupt; anything else there is refused (VT-d 3.14). */

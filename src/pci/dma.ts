@@ -34,6 +34,8 @@ export type DmaFailureReason =
   | 'refused'
   /** The translator answered Completer Abort. */
   | 'aborted'
+  /** The page is private memory of a guest, or was shared with devices and is no more. */
+  | 'confidential'
   /** The translator holds the request until software decides (SMMUv3 stall model): not the last word. */
   | 'stalled'
   /** ATS: no translation now; a page request may help. */
