@@ -4,7 +4,7 @@
 import { formatBdf, parseBdf } from './base/addr.js'
 import { VirtualClock } from './base/clock.js'
 import { TraceBus } from './base/trace.js'
-import { type PasidSource, registerKvm } from './cpu/index.js'
+import { type CpuArchitecture, type PasidSource, registerKvm } from './cpu/index.js'
 import { IommuCore } from './iommu/core.js'
 import type { IommuDriver } from './iommu/domain.js'
 import { INVALID_IOASID, IoasidAllocator } from './iommu/ioasid.js'
@@ -57,6 +57,8 @@ export interface MachineDescription {
   readonly devices?: readonly DevicePlace[]
   /** Which revision of the interface VFIO speaks. Default `V7R`. */
   readonly profile?: VfioProfile
+  /** What KVM's guests run on; 'x86-64' by default. */
+  readonly cpu?: CpuArchitecture
   /** Changes to the VT-d unit's capabilities. */
   readonly vtd?: Partial<VtdConfig>
   /** Module parameters of VFIO. */
@@ -205,7 +207,8 @@ export function createMachine(
     parameters: description.parameters ?? {},
     trace,
   })
-  registerKvm({ kernel, clock, trace, pasidSource: pasidsOf(ioasid) })
+  const cpu = description.cpu ?? 'x86-64'
+  registerKvm({ kernel, clock, trace, cpu, pasidSource: pasidsOf(ioasid) })
   const sys = new Sys(kernel.spawn())
 
   return {

@@ -1,4 +1,4 @@
 // The cores and the KVM interface in front of them.
 export type { Core, Exit } from './core.js'
 export type { PasidHandler, PasidSource } from './kvm/pasid.js'
-export { type Kvm, type KvmParts, registerKvm } from './kvm/system.js'
+export { type CpuArchitecture, type Kvm, type KvmParts, registerKvm } from './kvm/system.js'

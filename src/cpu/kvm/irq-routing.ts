@@ -1,12 +1,12 @@
 // Interrupts into a VM from outside: KVM_SIGNAL_MSI, routes of interrupt numbers (KVM_SET_GSI_ROUTING) and eventfds
-// bound to them (KVM_IRQFD). There is no IOAPIC and no PIC: routes to their pins are accepted and lead nowhere.
+// bound to them (KVM_IRQFD). Where messages and pins lead is the architecture's: see IrqTarget.
 
 import type { StructValue } from '../../base/struct.js'
 import { EventFd } from '../../sys/eventfd.js'
 import type { Process } from '../../sys/process.js'
-import { DELIVERY, type IpiCommand, type LocalApic } from '../x86/apic.js'
-import { refuse } from './arguments.js'
-import * as uapi from './uapi.js'
+import { copyIn, refuse } from './arguments.js'
+import { MAX_ROUTES } from './extensions.js'
+import * as uapi from './uapi/common.js'
 
 type RoutingEntry = StructValue<(typeof uapi.kvm_irq_routing_entry)['members']>
 
@@ -15,66 +15,74 @@ export interface Message {
   readonly addressLow: number
   readonly addressHigh: number
   readonly data: number
+  /** Who writes it, where the owner says so (KVM_MSI_VALID_DEVID). */
+  readonly device: number | undefined
 }
 
-const IRQCHIPS = 3
-const PINS = 24
+/** The interrupt controllers of a VM, as routes see them. */
+export interface IrqTarget {
+  /** Flags of KVM_SIGNAL_MSI and of message routes that it takes. */
+  readonly messageFlags: number
+  /** Whether there are controllers to deliver to. */
+  readonly present: boolean
+  /** Delivers a message: how many took it. */
+  message(message: Message): number
+  /** Whether a route may lead to this pin. */
+  hasPin(irqchip: number, pin: number): boolean
+  /** Raises and lowers a pin. */
+  pulse(irqchip: number, pin: number): void
+  /** The pin that an interrupt number without routes means, if any. */
+  defaultPin(gsi: number): number | undefined
+}
 
-/** Delivers messages to the local APICs of a VM. */
+type Route = { readonly message: Message } | { readonly irqchip: number; readonly pin: number }
+
+/** Routes and eventfds of a VM. */
 export class IrqRouting {
-  readonly #apics: () => Iterable<LocalApic>
-  readonly #maxRoutes: number
-  #routes = new Map<number, Message[]>()
+  readonly #target: IrqTarget
+  /** Undefined until the first KVM_SET_GSI_ROUTING. */
+  #routes: Map<number, Route[]> | undefined
   readonly #irqfds = new Map<EventFd, { readonly gsi: number; readonly stop: () => void }>()
 
-  constructor(apics: () => Iterable<LocalApic>, maxRoutes: number) {
-    this.#apics = apics
-    this.#maxRoutes = maxRoutes
+  constructor(target: IrqTarget) {
+    this.#target = target
   }
 
-  /**
-   * Delivers an MSI (SDM vol. 3, 11.11): the number of APICs that took it. Lowest priority goes to the one with the
-   * lowest processor priority.
-   */
-  message({ addressLow, data }: Message): number {
-    const mode = (data >>> 8) & 7
-    const logical = (addressLow & 4) !== 0
-    const destination = (addressLow >>> 12) & 0xff
-    return this.#deliver(data & 0xff, mode, destination, logical, (data & 0x8000) !== 0)
-  }
-
-  /** Delivers an inter-processor interrupt. */
-  command(command: IpiCommand, from: LocalApic): void {
-    const { vector, mode, shorthand, destination, logical } = command
-    if (shorthand === 0) this.#deliver(vector, mode, destination, logical, false)
-    else
-      for (const apic of this.#apics())
-        if (shorthand === 2 || apic !== from) apic.deliver(vector, mode)
+  get target(): IrqTarget {
+    return this.#target
   }
 
   /** Replaces all routes. EINVAL leaves the old ones. */
   set(entries: Iterable<RoutingEntry>): void {
-    const routes = new Map<number, Message[]>()
+    const routes = new Map<number, Route[]>()
     for (const e of entries) {
-      if (e.gsi >= this.#maxRoutes || e.flags !== 0) throw refuse('EINVAL', `route of ${e.gsi}`)
+      const message = e.type === uapi.KVM_IRQ_ROUTING_MSI
+      const flags = message ? this.#target.messageFlags : 0
+      if (e.gsi >= MAX_ROUTES || (e.flags & ~flags) !== 0)
+        throw refuse('EINVAL', `route of ${e.gsi}`)
       const of = routes.get(e.gsi) ?? []
       routes.set(e.gsi, of)
-      if (e.type === uapi.KVM_IRQ_ROUTING_MSI) {
-        const { address_lo, address_hi, data } = e.u.msi
-        of.push({ addressLow: address_lo, addressHigh: address_hi, data })
-      } else if (
-        e.type !== uapi.KVM_IRQ_ROUTING_IRQCHIP ||
-        e.u.irqchip.irqchip >= IRQCHIPS ||
-        e.u.irqchip.pin >= PINS
-      )
-        throw refuse('EINVAL', `route of ${e.gsi}: type ${e.type}`)
+      if (message) of.push({ message: messageOf(e.u.msi, e.flags) })
+      else {
+        const { irqchip, pin } = e.u.irqchip
+        if (e.type !== uapi.KVM_IRQ_ROUTING_IRQCHIP || !this.#target.hasPin(irqchip, pin))
+          throw refuse('EINVAL', `route of ${e.gsi}: type ${e.type}`)
+        of.push({ irqchip, pin })
+      }
     }
     this.#routes = routes
   }
 
   /** Raises an interrupt number once. */
   raise(gsi: number): void {
-    for (const message of this.#routes.get(gsi) ?? []) this.message(message)
+    if (this.#routes === undefined) {
+      const pin = this.#target.defaultPin(gsi)
+      if (pin !== undefined) this.#target.pulse(0, pin)
+      return
+    }
+    for (const route of this.#routes.get(gsi) ?? [])
+      if ('message' in route) this.#target.message(route.message)
+      else this.#target.pulse(route.irqchip, route.pin)
   }
 
   /** KVM_IRQFD. An eventfd that has been signalled already raises its interrupt at once. */
@@ -87,7 +95,7 @@ export class IrqRouting {
       if (this.#irqfds.get(file)?.gsi === gsi) this.#drop(file)
       return
     }
-    if (gsi >= this.#maxRoutes) throw refuse('EINVAL', `interrupt number ${gsi}`)
+    if (gsi >= MAX_ROUTES) throw refuse('EINVAL', `interrupt number ${gsi}`)
     if (this.#irqfds.has(file)) throw refuse('EBUSY', `eventfd ${fd} has an interrupt already`)
     caller.kernel.failures.step('an irqfd')
     const fire = () => {
@@ -114,19 +122,24 @@ export class IrqRouting {
     this.#irqfds.get(file)?.stop()
     this.#irqfds.delete(file)
   }
+}
 
-  #deliver(
-    vector: number,
-    mode: number,
-    destination: number,
-    logical: boolean,
-    level: boolean,
-  ): number {
-    const accepting = [...this.#apics()].filter(a => a.accepts(destination, logical))
-    if (mode === DELIVERY.LOWEST && accepting.length > 1) {
-      accepting.sort((a, b) => a.processorPriority - b.processorPriority)
-      accepting.length = 1
-    }
-    return accepting.filter(a => a.deliver(vector, mode, level)).length
+/** KVM_SIGNAL_MSI: how many took the message. */
+export function signalMsi({ target }: IrqRouting, arg: number, caller: Process): number {
+  const msi = copyIn(caller, arg, uapi.kvm_msi)
+  if (!target.present || (msi.flags & ~target.messageFlags) !== 0)
+    throw refuse('EINVAL', 'nobody takes this message')
+  return target.message(messageOf(msi, msi.flags))
+}
+
+function messageOf(
+  m: { address_lo: number; address_hi: number; data: number; devid: number },
+  flags: number,
+): Message {
+  return {
+    addressLow: m.address_lo,
+    addressHigh: m.address_hi,
+    data: m.data,
+    device: (flags & uapi.KVM_MSI_VALID_DEVID) !== 0 ? m.devid : undefined,
   }
 }

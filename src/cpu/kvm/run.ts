@@ -1,40 +1,69 @@
-// KVM_RUN: finishes the access of the last exit, lets the core run between the clock's events, waits in HLT, and
-// fills the shared page (`struct kvm_run`). An instruction takes virtual time; work that falls due happens between blocks.
+// KVM_RUN: finishes the access of the last exit, lets the core run between the clock's events, waits while it is
+// halted, and fills the shared page (`struct kvm_run`). An instruction takes virtual time; work that falls due happens
+// between blocks. What entering, leaving and waiting mean on an architecture is in x86/run.ts and arm64/run.ts.
 
-import { ErrnoError, impossible } from '../../base/errno.js'
+import { ErrnoError } from '../../base/errno.js'
 import type { TraceEvents, TracePoint } from '../../base/trace.js'
-import type { Exit } from '../core.js'
-import { FLAG, SLOT } from '../x86/registers.js'
+import type { AccessRecord } from '../accesses.js'
+import type { Core, Exit } from '../core.js'
 import { refuse } from './arguments.js'
-import type { Processor } from './processor.js'
-import * as uapi from './uapi.js'
-import { entryProblem } from './vcpu-state.js'
+import './trace.js'
+import * as uapi from './uapi/common.js'
+import type { CommonRun } from './uapi/run.js'
+import type { Vm } from './vm.js'
 
 /** Most instructions between looks at `immediate_exit` and interrupts. */
 const QUANTUM = 4096
-/** Steps of the clock that HLT waits: far beyond any model's work, short of a hang. */
+/** Steps of the clock that a halted vCPU waits: far beyond any model's work, short of a hang. */
 const PATIENCE = 1e6
-/** Exit reason of a processor that refuses guest state: bit 31, and basic reason 33 (SDM vol. 3, appendix C). */
-const INVALID_GUEST_STATE = 0x8000_0021n
-const DATA = uapi.KVM_PIO_PAGE_OFFSET * 4096
+
+/** A vCPU's processor as the loop sees it. */
+export interface Runnable {
+  readonly id: number
+  readonly vm: Vm
+  readonly core: Core
+  readonly accesses: AccessRecord
+  /** Address of the next instruction. */
+  readonly pc: bigint
+  /** Whether nothing runs until something wakes it. */
+  readonly waits: boolean
+  /** The owner has no memory where the guest's last access went. */
+  memoryFault: boolean
+  /** Instructions until the next timer is due, at least 1 and at most `most`. */
+  budget(most: number): number
+  /** Tells the clock of the instructions run since; what is due by now happens. */
+  passTime(): void
+}
 
 /** Runs one processor on behalf of KVM_RUN. */
-export class RunLoop {
-  readonly #p: Processor
-  readonly #page: Uint8Array
-  readonly #run
+export abstract class RunLoop<P extends Runnable> {
+  protected readonly processor: P
+  readonly #run: CommonRun
   readonly #exits: TracePoint<TraceEvents['kvm.exit']>
-  /** A hypercall waits for its answer. */
-  #hypercall = false
 
-  constructor(processor: Processor, page: Uint8Array) {
-    this.#p = processor
-    this.#page = page
-    this.#run = uapi.kvm_run.at(page)
+  constructor(processor: P, run: CommonRun) {
+    this.processor = processor
+    this.#run = run
     this.#exits = processor.vm.parts.trace.point('kvm.exit')
-    this.#run.cr8 = 0n
-    this.#run.apic_base = BigInt(processor.apicBase)
   }
+
+  /** Takes what the owner left in the page; ErrnoError. */
+  protected abstract begin(): void
+
+  /** An exit to leave with at once because the state cannot be entered. */
+  protected abstract entryProblem(): Exit | undefined
+
+  /** Answers a device access from the page and lets the core go on after it. */
+  protected abstract complete(): void
+
+  /** Before each stretch of instructions. */
+  protected abstract prepare(): void
+
+  /** Turns an exit of the core into one of KVM; false when the guest can go on. */
+  protected abstract leave(exit: Exit): boolean
+
+  /** Tells the page what it tells after every return, EINTR included. */
+  protected abstract publish(): void
 
   /**
    * Enters the guest until something needs the owner. ErrnoError: EINVAL (register classes in `kvm_valid_regs`),
@@ -42,152 +71,79 @@ export class RunLoop {
    */
   enter(): void {
     const run = this.#run
-    const p = this.#p
     if (run.kvm_valid_regs !== 0n || run.kvm_dirty_regs !== 0n)
       throw refuse('EINVAL', 'shared register classes are not offered')
-    if (p.apic === undefined && run.cr8 !== BigInt(p.state.cr8)) {
-      if (run.cr8 > 15n) throw refuse('EINVAL', `CR8 ${run.cr8}`)
-      p.state.cr8 = Number(run.cr8)
-    }
+    this.begin()
     try {
       const finished = this.#finish()
       if (!finished) this.#loop()
     } finally {
-      this.#publish()
+      this.publish()
     }
   }
 
   // Completes what the last exit left open. True when that led to another exit.
   #finish(): boolean {
-    const p = this.#p
-    const { waiting } = p.state.accesses
-    if (this.#hypercall) {
-      this.#hypercall = false
-      p.state.r64[SLOT.RAX] = this.#run.u.hypercall.ret
-    }
-    if (waiting === undefined) return false
-    if (waiting.write) p.core.completeAccess()
-    else if (waiting.kind === 'io') p.core.completeAccess(this.#page.subarray(DATA))
-    else p.core.completeAccess(this.#run.u.mmio.data)
+    const p = this.processor
+    if (p.accesses.waiting === undefined) return false
+    this.complete()
     const exit = p.core.step()
     p.passTime()
-    return exit.kind !== 'limit' && this.#leave(exit)
+    return exit.kind !== 'limit' && this.leave(exit)
   }
 
   #loop(): void {
-    const p = this.#p
-    const { state, core, clock } = p
-    const problem = entryProblem(state)
-    if (problem !== undefined && !p.parked) {
-      this.#leave({ kind: 'fail-entry', reason: problem })
+    const p = this.processor
+    const problem = this.entryProblem()
+    if (problem !== undefined) {
+      this.leave(problem)
       return
     }
     let patience = PATIENCE
     for (;;) {
       if (this.#run.immediate_exit !== 0) this.#interrupted('immediate_exit is set')
       p.vm.slots.refresh()
-      if (p.parked || (state.halted && !p.wakes)) {
-        if (patience-- === 0 || !clock.step())
+      if (p.waits) {
+        if (patience-- === 0 || !p.vm.parts.clock.step())
           this.#interrupted('nothing is left that could wake it')
         continue
       }
-      core.wantsInterruptWindow = p.apic === undefined && this.#run.request_interrupt_window !== 0
-      const exit = core.run(p.budget(QUANTUM))
+      this.prepare()
+      const exit = p.core.run(p.budget(QUANTUM))
       p.passTime()
-      if (exit.kind !== 'limit' && this.#leave(exit)) return
+      if (exit.kind !== 'limit' && this.leave(exit)) return
     }
   }
 
-  // Turns an exit of the core into one of KVM; false when the guest can go on.
-  #leave(exit: Exit): boolean {
-    const p = this.#p
-    const run = this.#run
-    if (p.deliveryExit) {
-      p.deliveryExit = false
-      p.state.accesses.forget()
-      if (!p.memoryFault) {
-        return this.#internalError(uapi.KVM_INTERNAL_ERROR_DELIVERY_EV)
-      }
-    }
-    if (p.memoryFault) {
-      p.memoryFault = false
-      p.state.accesses.forget()
-      run.exit_reason = uapi.KVM_EXIT_UNKNOWN
-      throw refuse('EFAULT', 'the guest touched a slot where its owner has no such memory')
-    }
-    switch (exit.kind) {
-      case 'limit':
-      case 'interrupted':
-        return false
-      case 'hlt':
-        if (p.apic !== undefined) return false
-        p.state.halted = false
-        return this.#exit(uapi.KVM_EXIT_HLT, 'HLT')
-      case 'shutdown':
-        return this.#exit(uapi.KVM_EXIT_SHUTDOWN, 'SHUTDOWN')
-      case 'io':
-        return this.#io(exit)
-      case 'mmio':
-        return this.#mmio(exit)
-      case 'hypercall':
-        return this.#askHypercall()
-      case 'debug':
-        Object.assign(run.u.debug.arch, { exception: exit.vector, pad: 0, pc: exit.address })
-        run.u.debug.arch.dr6 = p.state.dr[6]!
-        run.u.debug.arch.dr7 = p.state.dr[7]!
-        return this.#exit(uapi.KVM_EXIT_DEBUG, 'DEBUG')
-      case 'interrupt-window':
-        return this.#exit(uapi.KVM_EXIT_IRQ_WINDOW_OPEN, 'IRQ_WINDOW_OPEN')
-      case 'fail-entry':
-        run.u.fail_entry.hardware_entry_failure_reason = INVALID_GUEST_STATE
-        run.u.fail_entry.cpu = 0
-        return this.#exit(uapi.KVM_EXIT_FAIL_ENTRY, `FAIL_ENTRY: ${exit.reason}`)
-      default:
-        return impossible(exit, 'KVM_RUN')
-    }
+  /** EFAULT to the owner when the access that stopped the core went to a slot without memory behind it. */
+  protected refuseFault(): void {
+    const p = this.processor
+    if (!p.memoryFault) return
+    p.memoryFault = false
+    p.accesses.forget()
+    this.#run.exit_reason = uapi.KVM_EXIT_UNKNOWN
+    throw refuse('EFAULT', 'the guest touched a slot where its owner has no such memory')
   }
 
-  #io({ write, port, size, value }: Extract<Exit, { kind: 'io' }>): boolean {
-    const { io } = this.#run.u
-    io.direction = write ? uapi.KVM_EXIT_IO_OUT : uapi.KVM_EXIT_IO_IN
-    io.size = size
-    io.port = port
-    io.count = 1
-    io.data_offset = BigInt(DATA)
-    for (let i = 0; i < size; i++) this.#page[DATA + i] = write ? value >>> (8 * i) : 0
-    return this.#exit(uapi.KVM_EXIT_IO, 'IO', port, write, size)
-  }
-
-  #mmio({ write, address, bytes }: Extract<Exit, { kind: 'mmio' }>): boolean {
+  /** KVM_EXIT_MMIO. */
+  protected mmio({ write, address, bytes }: Extract<Exit, { kind: 'mmio' }>): true {
     const { mmio } = this.#run.u
     mmio.phys_addr = BigInt(address)
     mmio.data.fill(0)
     mmio.data.set(bytes)
     mmio.len = bytes.length
     mmio.is_write = write ? 1 : 0
-    return this.#exit(uapi.KVM_EXIT_MMIO, 'MMIO', address, write, bytes.length)
+    return this.exit(uapi.KVM_EXIT_MMIO, 'MMIO', address, write, bytes.length)
   }
 
-  #askHypercall(): boolean {
-    const { hypercall } = this.#run.u
-    const { r64 } = this.#p.state
-    hypercall.nr = r64[SLOT.RAX]!
-    const given = [SLOT.RBX, SLOT.RCX, SLOT.RDX, SLOT.RSI]
-    for (let i = 0; i < 6; i++) hypercall.args.set(i, i < given.length ? r64[given[i]!]! : 0n)
-    hypercall.ret = 0n
-    hypercall.longmode = 1
-    this.#hypercall = true
-    return this.#exit(uapi.KVM_EXIT_HYPERCALL, 'HYPERCALL')
-  }
-
-  #internalError(suberror: number): boolean {
-    const { internal } = this.#run.u
-    internal.suberror = suberror
-    internal.ndata = 0
-    return this.#exit(uapi.KVM_EXIT_INTERNAL_ERROR, 'INTERNAL_ERROR')
-  }
-
-  #exit(code: number, reason: string, address?: number, write?: boolean, size?: number): true {
+  /** Leaves with a reason; the rest of the page is filled. */
+  protected exit(
+    code: number,
+    reason: string,
+    address?: number,
+    write?: boolean,
+    size?: number,
+  ): true {
     this.#run.exit_reason = code
     this.#trace(reason, address, write, size)
     return true
@@ -202,18 +158,7 @@ export class RunLoop {
   #trace(reason: string, address?: number, write?: boolean, size?: number): void {
     if (!this.#exits.on) return
     const access = address === undefined ? {} : { address, write: write === true, size: size ?? 0 }
-    this.#exits.emit({ vcpu: this.#p.id, reason, rip: this.#p.state.rip, ...access })
-  }
-
-  // What the page tells after every return, EINTR included.
-  #publish(): void {
-    const p = this.#p
-    const run = this.#run
-    const open = (p.state.flags & FLAG.IF) !== 0
-    run.if_flag = open ? 1 : 0
-    run.ready_for_interrupt_injection =
-      p.apic !== undefined || (open && !p.state.interruptShadow && p.queued < 0) ? 1 : 0
-    run.cr8 = BigInt(p.state.cr8)
-    run.apic_base = BigInt(p.apicBase)
+    const { id, pc } = this.processor
+    this.#exits.emit({ vcpu: id, reason, rip: pc, ...access })
   }
 }

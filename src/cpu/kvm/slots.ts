@@ -8,13 +8,12 @@ import type { AddressSpace, MmioTarget, Region } from '../../mem/address-space.j
 import { DirtyLog } from '../../mem/dirty-log.js'
 import type { ProcessMemory } from '../../mem/process-memory.js'
 import type { RamRegion } from '../../mem/ram.js'
-import { PHYSICAL_ADDRESS_BITS } from '../x86/cpuid.js'
 import { refuse } from './arguments.js'
 import {
   KVM_MEM_LOG_DIRTY_PAGES,
   KVM_MEM_READONLY,
   type kvm_userspace_memory_region,
-} from './uapi.js'
+} from './uapi/common.js'
 
 type MemoryRegion = StructValue<(typeof kvm_userspace_memory_region)['members']>
 
@@ -64,16 +63,21 @@ class DeviceWindow implements MmioTarget {
 export class SlotTable {
   readonly #memory: AddressSpace
   readonly #user: ProcessMemory
+  readonly #addressBits: number
   readonly #changed: () => void
   readonly #slots = new Map<number, Slot>()
   readonly #stale = new Set<Slot>()
   readonly #readOnly = new Set<RamRegion>()
   readonly #stop: () => void
 
-  /** `changed` runs whenever translations to guest-physical memory must be dropped. */
-  constructor(memory: AddressSpace, user: ProcessMemory, changed: () => void) {
+  /**
+   * Guest-physical addresses have `addressBits`. `changed` runs whenever translations to guest-physical memory must
+   * be dropped.
+   */
+  constructor(memory: AddressSpace, user: ProcessMemory, addressBits: number, changed: () => void) {
     this.#memory = memory
     this.#user = user
+    this.#addressBits = addressBits
     this.#changed = changed
     this.#stop = user.onInvalidate((first, pages) => this.#invalidate(first, pages))
   }
@@ -93,7 +97,7 @@ export class SlotTable {
       throw refuse('EINVAL', `slot ${hex(r.slot)} of ${USER_SLOTS}`)
     const last = r.guest_phys_addr + r.memory_size
     const pages = Number(r.memory_size / BigInt(PAGE_SIZE))
-    if (last > 1n << BigInt(PHYSICAL_ADDRESS_BITS) || pages > MAX_PAGES)
+    if (last > 1n << BigInt(this.#addressBits) || pages > MAX_PAGES)
       throw refuse('EINVAL', `${hex(r.memory_size)} bytes at ${hex(r.guest_phys_addr)}`)
 
     const old = this.#slots.get(id)

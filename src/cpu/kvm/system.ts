@@ -1,19 +1,20 @@
 // /dev/kvm: what can be asked before there is a VM (Documentation of KVM's API, "System ioctls").
-// Next: vm.ts, vcpu.ts.
+// Next: vm.ts, vcpu.ts; what is an architecture's own is in x86/ and arm64/.
 
 import type { VirtualClock } from '../../base/clock.js'
 import type { TraceBus } from '../../base/trace.js'
 import type { Kernel } from '../../sys/kernel.js'
 import type { OpenFile } from '../../sys/open-file.js'
 import type { Process } from '../../sys/process.js'
-import { SUPPORTED_CPUID } from '../x86/cpuid.js'
-import { MSR_INDICES } from '../x86/msr.js'
-import { copyIn, copyOut, noArgument, refuse } from './arguments.js'
-import { MAX_CPUID_ENTRIES, toEntry2 } from './cpuid-entries.js'
-import { extension, RUN_BYTES } from './extensions.js'
+import type { Architecture } from './architecture.js'
+import { noArgument, refuse } from './arguments.js'
 import type { PasidSource } from './pasid.js'
-import * as uapi from './uapi.js'
-import { Vm } from './vm.js'
+import * as uapi from './uapi/common.js'
+import type { Vm } from './vm.js'
+import { X86 } from './x86/system.js'
+
+/** Architectures a KVM can be of. */
+export type CpuArchitecture = 'x86-64' | 'arm64'
 
 /** What KVM is made of. */
 export interface KvmParts {
@@ -21,6 +22,8 @@ export interface KvmParts {
   /** Guest instructions are time: see `nsPerInstruction`. */
   readonly clock: VirtualClock
   readonly trace: TraceBus
+  /** Architecture of the host's processors, and so of its guests; 'x86-64' by default. */
+  readonly cpu?: CpuArchitecture
   /** Who says which guest PASID is which host PASID; without it no ENQCMD reaches a device. */
   readonly pasidSource?: PasidSource
   /** Virtual nanoseconds an instruction takes; 1 by default. */
@@ -35,20 +38,25 @@ export interface Kvm {
   unregister(): void
 }
 
+const ARCHITECTURES: Readonly<Record<CpuArchitecture, Architecture>> = { 'x86-64': X86, arm64: X86 }
+
 /** Registers /dev/kvm. A path that is taken is an Error. */
 export function registerKvm(parts: KvmParts): Kvm {
   const vms = new Set<Vm>()
-  const unregister = parts.kernel.nodes.register('/dev/kvm', () => new KvmFile(parts, vms))
-  return { vms, unregister }
+  const architecture = ARCHITECTURES[parts.cpu ?? 'x86-64']
+  const open = () => new KvmFile(parts, architecture, vms)
+  return { vms, unregister: parts.kernel.nodes.register('/dev/kvm', open) }
 }
 
 class KvmFile implements OpenFile {
   readonly kind = 'kvm'
   readonly #parts: KvmParts
+  readonly #architecture: Architecture
   readonly #vms: Set<Vm>
 
-  constructor(parts: KvmParts, vms: Set<Vm>) {
+  constructor(parts: KvmParts, architecture: Architecture, vms: Set<Vm>) {
     this.#parts = parts
+    this.#architecture = architecture
     this.#vms = vms
   }
 
@@ -60,43 +68,24 @@ class KvmFile implements OpenFile {
       case uapi.KVM_CREATE_VM:
         return this.#createVm(arg, caller)
       case uapi.KVM_CHECK_EXTENSION:
-        return extension(arg)
+        return this.#architecture.extensions.get(arg) ?? 0
       case uapi.KVM_GET_VCPU_MMAP_SIZE:
         noArgument(arg)
-        return RUN_BYTES
-      case uapi.KVM_GET_MSR_INDEX_LIST:
-        return msrIndexList(arg, caller)
-      case uapi.KVM_GET_SUPPORTED_CPUID:
-        return supportedCpuid(arg, caller)
+        return this.#architecture.runBytes
     }
-    throw refuse('EINVAL', `/dev/kvm knows no request 0x${cmd.toString(16)}`)
+    const handler = this.#architecture.calls.get(cmd)
+    if (handler === undefined)
+      throw refuse('EINVAL', `/dev/kvm knows no request 0x${cmd.toString(16)}`)
+    return handler(this.#parts, arg, caller)
   }
 
   #createVm(type: number, caller: Process): number {
-    if (type !== 0) throw refuse('EINVAL', `VM type ${type}`)
+    const architecture = this.#architecture
+    architecture.addressBits(type)
     caller.kernel.failures.step('a VM')
     caller.fds.reserve()
-    const vm = new Vm(this.#parts, caller, () => this.#vms.delete(vm))
+    const vm = architecture.createVm(this.#parts, type, caller, () => this.#vms.delete(vm))
     this.#vms.add(vm)
     return caller.fds.install(vm)
   }
-}
-
-function msrIndexList(arg: number, caller: Process): number {
-  const header = copyIn(caller, arg, uapi.kvm_msr_list)
-  const room = header.nmsrs
-  header.nmsrs = MSR_INDICES.length
-  copyOut(caller, arg, header)
-  if (room < MSR_INDICES.length) throw refuse('E2BIG', `${MSR_INDICES.length} MSRs`)
-  copyOut(caller, arg, uapi.kvm_msr_list({ nmsrs: MSR_INDICES.length, indices: MSR_INDICES }))
-  return 0
-}
-
-function supportedCpuid(arg: number, caller: Process): number {
-  const { nent } = copyIn(caller, arg, uapi.kvm_cpuid2)
-  const count = SUPPORTED_CPUID.length
-  if (Math.min(nent, MAX_CPUID_ENTRIES) < count) throw refuse('E2BIG', `${count} leaves`)
-  caller.kernel.failures.step('CPUID leaves')
-  copyOut(caller, arg, uapi.kvm_cpuid2({ nent: count, entries: SUPPORTED_CPUID.map(toEntry2) }))
-  return 0
 }

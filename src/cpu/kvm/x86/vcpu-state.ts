@@ -1,9 +1,9 @@
 // A vCPU's state between the structures of KVM and the core, with the checks that SET_SREGS makes and those that a
 // processor makes when it enters a guest (SDM vol. 3, 27.3.1).
 
-import type { StructValue } from '../../base/struct.js'
-import { CR4_DEFINED, isCr0Valid } from '../x86/control-registers.js'
-import { isCanonical } from '../x86/machine.js'
+import type { StructValue } from '../../../base/struct.js'
+import { CR4_DEFINED, isCr0Valid } from '../../x86/control-registers.js'
+import { isCanonical } from '../../x86/machine.js'
 import {
   CR0,
   CR4,
@@ -15,8 +15,8 @@ import {
   type Segment,
   VECTOR,
   type X86State,
-} from '../x86/registers.js'
-import * as uapi from './uapi.js'
+} from '../../x86/registers.js'
+import * as uapi from '../uapi.js'
 
 type Value<T> = T extends { readonly members: infer M } ? StructValue<M> : never
 export type Regs = Value<typeof uapi.kvm_regs>

@@ -1,21 +1,31 @@
 // One vCPU's processor: the core with its memory, MSRs, CPUID, local APIC and time, put together. It is the system
 // that instructions see (x86/ports.ts, SystemPort); the ioctls are in vcpu.ts and the run loop in run.ts.
 
-import type { VirtualClock } from '../../base/clock.js'
-import type { TraceEvents, TracePoint } from '../../base/trace.js'
-import { LocalApic } from '../x86/apic.js'
-import { writeControl } from '../x86/control-registers.js'
-import { X86Core } from '../x86/core.js'
-import { Cpuid } from '../x86/cpuid.js'
-import { EventDelivery } from '../x86/exceptions.js'
-import { isCanonical } from '../x86/machine.js'
-import { Mmu } from '../x86/mmu.js'
-import { MsrFile } from '../x86/msr.js'
-import type { SystemPort } from '../x86/ports.js'
-import { ABORT, EVENT, FLAG, type PendingEvent, SLOT, VECTOR, X86State } from '../x86/registers.js'
-import './trace.js'
-import { KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED } from './uapi.js'
-import type { Vm } from './vm.js'
+import type { VirtualClock } from '../../../base/clock.js'
+import type { TraceEvents, TracePoint } from '../../../base/trace.js'
+import type { AccessRecord } from '../../accesses.js'
+import { LocalApic } from '../../x86/apic.js'
+import { writeControl } from '../../x86/control-registers.js'
+import { X86Core } from '../../x86/core.js'
+import { Cpuid } from '../../x86/cpuid.js'
+import { EventDelivery } from '../../x86/exceptions.js'
+import { isCanonical } from '../../x86/machine.js'
+import { Mmu } from '../../x86/mmu.js'
+import { MsrFile } from '../../x86/msr.js'
+import type { SystemPort } from '../../x86/ports.js'
+import {
+  ABORT,
+  EVENT,
+  FLAG,
+  type PendingEvent,
+  SLOT,
+  VECTOR,
+  X86State,
+} from '../../x86/registers.js'
+import type { Runnable } from '../run.js'
+import '../trace.js'
+import { KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED } from '../uapi.js'
+import type { X86Vm } from './vm.js'
 
 /** IA32_APIC_BASE of a vCPU whose local APIC is its owner's: enabled, bootstrap processor. */
 const APIC_BASE = 0xfee0_0900
@@ -24,9 +34,9 @@ const HYPERCALL_UNKNOWN = -1000n
 const HYPERCALL_REFUSED = -1n
 
 /** A vCPU's processor and what surrounds it. */
-export class Processor implements SystemPort {
+export class Processor implements SystemPort, Runnable {
   readonly id: number
-  readonly vm: Vm
+  readonly vm: X86Vm
   readonly clock: VirtualClock
   readonly state = new X86State()
   readonly mmu: Mmu
@@ -52,7 +62,7 @@ export class Processor implements SystemPort {
   /** Retired instructions that the clock was told of. */
   #told = 0
 
-  constructor(vm: Vm, id: number) {
+  constructor(vm: X86Vm, id: number) {
     const { clock, trace, nsPerInstruction = 1 } = vm.parts
     this.id = id
     this.vm = vm
@@ -83,6 +93,14 @@ export class Processor implements SystemPort {
     this.#delivery = new EventDelivery(this.state, this.mmu, event => this.#heard(event))
     const { state, mmu: memory } = this
     this.core = new X86Core({ state, memory, system: this, space: vm.memory })
+  }
+
+  get accesses(): AccessRecord {
+    return this.state.accesses
+  }
+
+  get pc(): bigint {
+    return this.state.rip
   }
 
   // ---- time ----
@@ -145,8 +163,13 @@ export class Processor implements SystemPort {
     return this.#parked !== undefined
   }
 
-  /** Whether something that is pending would end HLT. */
-  get wakes(): boolean {
+  /** Whether it is parked, or halted with nothing pending. */
+  get waits(): boolean {
+    return this.parked || (this.state.halted && !this.#wakes())
+  }
+
+  // Whether something that is pending would end HLT.
+  #wakes(): boolean {
     const { state } = this
     if (state.event !== undefined || (state.nmiPending && !state.nmiBlocked)) return true
     return (state.flags & FLAG.IF) !== 0 && !state.interruptShadow && this.pendingInterrupt() >= 0
@@ -249,7 +272,7 @@ export class Processor implements SystemPort {
       taskPriority: tpr => {
         this.state.cr8 = tpr >> 4
       },
-      send: command => this.vm.interrupts.command(command, apic),
+      send: command => this.vm.messages.command(command, apic),
     })
     return apic
   }

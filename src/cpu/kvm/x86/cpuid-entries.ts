@@ -1,8 +1,8 @@
 // CPUID leaves between `struct kvm_cpuid_entry2` and the core.
 
-import type { StructValue } from '../../base/struct.js'
-import type { CpuidEntry } from '../x86/cpuid.js'
-import { KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2 } from './uapi.js'
+import type { StructValue } from '../../../base/struct.js'
+import type { CpuidEntry } from '../../x86/cpuid.js'
+import { KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2 } from '../uapi.js'
 
 /** Most entries KVM takes. */
 export const MAX_CPUID_ENTRIES = 256
