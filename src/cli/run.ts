@@ -7,6 +7,7 @@ import type { GuestEnd } from '../vmm/vmm.js'
 import { GUEST, readImage, runGuest } from './guest.js'
 import { describeMachine, loadMachine } from './machine-file.js'
 import { columns, formatBytes, formatTime, style, toJson } from './output.js'
+import { jsonScenario, SCENARIOS, type Scenario, textScenario } from './scenarios.js'
 import { type Step, Story } from './story.js'
 import { startTrace } from './trace-file.js'
 
@@ -17,13 +18,24 @@ interface RunOptions {
   readonly trace?: string
   readonly detectStaleUse?: boolean
   readonly json?: boolean
+  readonly all?: boolean
+  readonly monitor?: boolean
 }
+
+/** `--guest` for the guest that is run when none is named. */
+const SVA = 'sva'
 
 /** The `run` command. */
 export function runCommand(finish: (status: number) => void): Command {
   return new Command('run')
     .description('Run a guest that does SVA DMA through a nested IOMMU, and show every step.')
-    .option('--guest <ELF>', 'guest image: a static x86-64 ELF (default: the SVA guest)')
+    .option(
+      '--guest <guest>',
+      `guest image, a static x86-64 ELF, or one of ${[SVA, ...SCENARIOS.map(s => s.name)].join(', ')}`,
+      SVA,
+    )
+    .option('--all', 'run every named guest, one after another')
+    .option('--monitor', "show the monitor's view, where the guest has one")
     .addOption(new Option('--iommu <kind>', "the host's IOMMU").choices(['vt-d']).default('vt-d'))
     .option('--machine <FILE>', 'machine description, JSON (see docs/guides/machine-files.md)')
     .option('--trace <FILE>', 'write every trace event to FILE: .json for Perfetto, else NDJSON')
@@ -32,12 +44,32 @@ export function runCommand(finish: (status: number) => void): Command {
       'report translations used after their tables changed, not invalidated',
     )
     .option('--json', 'print the steps as NDJSON')
-    .action((options: RunOptions) => finish(run(options)))
+    .action((options: RunOptions) => finish(options.all ? runAll(options) : runOne(options)))
+}
+
+function runOne(options: RunOptions): number {
+  const scenario = SCENARIOS.find(s => s.name === options.guest)
+  return scenario === undefined ? run(options) : runScenario(scenario, options)
+}
+
+function runScenario(scenario: Scenario, { json, monitor }: RunOptions): number {
+  const tell = json ? jsonScenario(scenario.name) : textScenario()
+  return scenario.run({ tell, monitor: monitor === true }) ? 0 : 1
+}
+
+function runAll(options: RunOptions): number {
+  const guests = [{ name: SVA, title: 'SVA DMA through a nested IOMMU' }, ...SCENARIOS]
+  const results = guests.map(({ name, title }, i) => {
+    if (!options.json) out(`${i > 0 ? '\n\n' : ''}${style.heading(`${name}: ${title}`)}`)
+    return runOne({ ...options, guest: name })
+  })
+  return Math.max(...results)
 }
 
 function run(options: RunOptions): number {
   const description = loadMachine(options.machine)
-  const image = readImage(options.guest ?? GUEST)
+  const { guest = SVA } = options
+  const image = readImage(guest === SVA ? GUEST : guest)
   const machine = createMachine({
     ...description,
     ...(options.detectStaleUse && { detectStaleUse: true }),
