@@ -5,6 +5,7 @@
 import { AccessRecord } from '../accesses.js'
 import type { Exit } from '../core.js'
 import type { IrContext } from '../ir/ops.js'
+import { LaneViews } from './fp/views.js'
 
 /** Numbers of the 64-bit slots. X0 to X30 have their encoding as number; XZR is `ZERO`, which nobody writes. */
 // biome-ignore format: table
@@ -66,6 +67,8 @@ export class A64State implements IrContext {
   readonly r64 = new BigUint64Array(this.buffer)
   readonly r32 = new Int32Array(this.buffer)
   readonly r8 = new Uint8Array(this.buffer)
+  /** The same as elements of vectors. */
+  readonly lanes = new LaneViews(this.buffer)
 
   /** PSTATE.EL; change it with `setMode`. */
   el: 0 | 1 = 1

@@ -8,8 +8,8 @@ import {
   type FpEnvironment,
   infinity,
   invalid,
+  isAnyNaN,
   isInfinity,
-  isNaN,
   isNaNPattern,
   isZero,
   negate,
@@ -142,7 +142,7 @@ function squareRoot(v: bigint): bigint {
 /** FPSqrt. */
 export function sqrt(f: Format, a: bigint, env: FpEnvironment): bigint {
   const x = unpack(f, a, env)
-  if (isNaN(x)) return processNaN(f, x, a, env)
+  if (isAnyNaN(x)) return processNaN(f, x, a, env)
   if (isZero(x)) return zero(f, x.sign)
   if (x.sign) return invalid(f, env)
   if (isInfinity(x)) return infinity(f, false)

@@ -5,7 +5,7 @@ import {
   type Format,
   FPSR,
   type FpEnvironment,
-  isNaN,
+  isAnyNaN,
   type Unpacked,
   unpack,
 } from './float-format.js'
@@ -25,7 +25,7 @@ function relation(
 ): -1 | 0 | 1 | 2 {
   const x: Unpacked = unpack(f, a, env)
   const y: Unpacked = unpack(f, b, env)
-  if (!isNaN(x) && !isNaN(y)) return compareUnpacked(f, x, y)
+  if (!isAnyNaN(x) && !isAnyNaN(y)) return compareUnpacked(f, x, y)
   if (signal || x.kind === 'signalling' || y.kind === 'signalling') env.raise(FPSR.IOC)
   return UNORDERED
 }

@@ -9,8 +9,8 @@ import {
   FPSR,
   type FpEnvironment,
   infinity,
+  isAnyNaN,
   isInfinity,
-  isNaN,
   isZero,
   type Rounding,
   type Unpacked,
@@ -37,7 +37,7 @@ export function convert(
 ): bigint {
   const u = unpack(from, v, env)
   const alternative = to.bits === 16 && env.alternativeHalf
-  if (isNaN(u)) {
+  if (isAnyNaN(u)) {
     const signalling = u.kind === 'signalling'
     if (signalling || alternative) env.raise(FPSR.IOC)
     if (alternative) return zero(to, u.sign)
@@ -61,7 +61,7 @@ export function roundInt(
   exact: boolean,
 ): bigint {
   const u = unpack(f, v, env)
-  if (isNaN(u)) return processNaN(f, u, v, env)
+  if (isAnyNaN(u)) return processNaN(f, u, v, env)
   if (isInfinity(u)) return infinity(f, u.sign)
   if (isZero(u)) return zero(f, u.sign)
   if (u.exponent >= 0) return v
@@ -83,7 +83,7 @@ export function toFixed(
 ): bigint {
   const u = unpack(f, v, env)
   const bits = BigInt(width)
-  if (isNaN(u)) {
+  if (isAnyNaN(u)) {
     env.raise(FPSR.IOC)
     return 0n
   }

@@ -8,8 +8,8 @@ import {
   type FpEnvironment,
   infinity,
   invalid,
+  isAnyNaN,
   isInfinity,
-  isNaN,
   isZero,
   unpack,
   zero,
@@ -45,7 +45,7 @@ const biasedExponent = (f: Format, v: bigint): number =>
 /** FPRecipEstimate. */
 export function recipEstimate(f: Format, v: bigint, env: FpEnvironment): bigint {
   const u = unpack(f, v, env)
-  if (isNaN(u)) return processNaN(f, u, v, env)
+  if (isAnyNaN(u)) return processNaN(f, u, v, env)
   if (isInfinity(u)) return zero(f, u.sign)
   if (isZero(u)) {
     env.raise(FPSR.DZC)
@@ -76,7 +76,7 @@ export function recipEstimate(f: Format, v: bigint, env: FpEnvironment): bigint 
 /** FPRSqrtEstimate. */
 export function rsqrtEstimate(f: Format, v: bigint, env: FpEnvironment): bigint {
   const u = unpack(f, v, env)
-  if (isNaN(u)) return processNaN(f, u, v, env)
+  if (isAnyNaN(u)) return processNaN(f, u, v, env)
   if (isZero(u)) {
     env.raise(FPSR.DZC)
     return infinity(f, u.sign)
@@ -98,7 +98,7 @@ export function rsqrtEstimate(f: Format, v: bigint, env: FpEnvironment): bigint 
 /** FPRecpX: the exponent inverted, the fraction zero. */
 export function recipExponent(f: Format, v: bigint, env: FpEnvironment): bigint {
   const u = unpack(f, v, env)
-  if (isNaN(u)) return processNaN(f, u, v, env)
+  if (isAnyNaN(u)) return processNaN(f, u, v, env)
   const sign = zero(f, u.sign)
   const exponent = v & f.exponentMask
   const highest = f.exponentMask - (1n << BigInt(f.fraction))

@@ -137,7 +137,7 @@ export function unpack(f: Format, v: bigint, env: FpEnvironment): Unpacked {
   return { kind: 'finite', sign, significand, exponent: lowest + biased - 1 }
 }
 
-export const isNaN = (u: Unpacked): boolean => u.kind === 'quiet' || u.kind === 'signalling'
+export const isAnyNaN = (u: Unpacked): boolean => u.kind === 'quiet' || u.kind === 'signalling'
 export const isZero = (u: Unpacked): boolean => u.kind === 'finite' && u.significand === 0n
 export const isInfinity = (u: Unpacked): boolean => u.kind === 'infinity'
 
