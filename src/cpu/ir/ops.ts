@@ -1,6 +1,6 @@
 // The intermediate representation: few, typed, side-effect-explicit operations over numbered 64-bit slots.
-// An i64 operand is a whole slot, an i32 operand its low half. Registers are slots too, so an operation may name them
-// directly. Every operation has an obvious WebAssembly counterpart; evaluator.ts gives the reference meaning.
+// An i64 operand is a whole slot, an i32 operand its low half; an i32 result clears the upper half of its slot.
+// Registers are slots too, so an operation may name them directly. Every operation has an obvious WebAssembly counterpart; evaluator.ts gives the reference meaning.
 
 /**
  * One row an operation: number, result type, operand types, and what it may do besides writing `d`.
@@ -95,6 +95,43 @@ export const OPS = {
   'trap':        op(59, 'none', 'n k', 'trap'),  // raises vector n with error code k (negative: none)
   'skip.zero':   op(60, 'none', 'a n', 'skip'),  // passes over n operations when a is zero
   'call':        op(61, 'none', 'h d a b n k', 'call'),
+
+  // Operands in the operation itself: n is a count or an i32 taken with its sign, k 64 bits.
+  'i64.addk':    op(62, 'i64', 'a n'),
+  'i64.andk':    op(63, 'i64', 'a k'),
+  'i64.shlk':    op(64, 'i64', 'a n'),
+  'i64.shruk':   op(65, 'i64', 'a n'),
+  'i64.shrsk':   op(66, 'i64', 'a n'),
+  'i32.addk':    op(67, 'i32', 'a n'),
+  'i32.shlk':    op(68, 'i32', 'a n'),
+  'i32.shruk':   op(69, 'i32', 'a n'),
+  'i32.shrsk':   op(70, 'i32', 'a n'),
+
+  'i64.rotr':    op(71, 'i64', 'a b'),
+  'i64.rotrk':   op(72, 'i64', 'a n'),
+  'i32.rotr':    op(73, 'i32', 'a b'),
+  'i64.ltu':     op(74, 'i32', 'a b'),
+  'i64.lts':     op(75, 'i32', 'a b'),
+  'i32.lts':     op(76, 'i32', 'a b'),
+  'i32.clz':     op(77, 'i32', 'a'),             // 32 for zero
+  'i64.rbit':    op(78, 'i64', 'a'),
+  'i32.rbit':    op(79, 'i32', 'a'),
+  'i64.divu':    op(80, 'i64', 'a b'),           // towards zero; by zero gives zero, and so no operation raises
+  'i64.divs':    op(81, 'i64', 'a b'),           // the least number by -1 is itself
+  'i32.divu':    op(82, 'i32', 'a b'),
+  'i32.divs':    op(83, 'i32', 'a b'),
+  'i64.muladd':  op(84, 'i64', 'a b c'),         // c + a * b
+  'i64.mulsub':  op(85, 'i64', 'a b c'),         // c - a * b
+
+  // Arm's flags (N Z C V in bits 31:28), written to slot d; operands as those of status.add. n is the width in bits.
+  'nzcv.add':    op(86, 'i32', 'a b c n'),
+  'nzcv.sub':    op(87, 'i32', 'a b c n'),       // C is set when there was no borrow
+  'nzcv.logic':  op(88, 'i32', 'c n'),
+  'nzcv.test':   op(89, 'i32', 'a n'),           // Arm condition n, 0 to 15, of the flags in a
+
+  // Sixteen bytes to or from slots d or b and the one after it.
+  'load.128':    op(90, 'none', 'd a n', 'memory'),
+  'store.128':   op(91, 'none', 'a b n', 'memory'),
 } as const satisfies Record<string, OpRow>
 
 export type OpName = keyof typeof OPS
@@ -118,6 +155,9 @@ export interface IrMemory {
   load64(hi: number, lo: number, access: number, into: Int32Array, at: number): void
   store(hi: number, lo: number, size: number, value: number, access: number): void
   store64(hi: number, lo: number, valueHi: number, valueLo: number, access: number): void
+  /** Only of architectures with 128-bit registers: four words from `at`. */
+  load128?(hi: number, lo: number, access: number, into: Int32Array, at: number): void
+  store128?(hi: number, lo: number, access: number, from: Int32Array, at: number): void
 }
 
 /** A routine too large or too stateful for operations: descriptor loads, event returns, ports. */
