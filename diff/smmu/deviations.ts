@@ -12,7 +12,9 @@ import {
   dmaOf,
   earlierPage,
   repeats,
+  STAGE_2_COMMANDS,
   spanAt,
+  stage2Leads,
   startBits,
   steOf,
   steWords,
@@ -69,6 +71,7 @@ const SYNC = [0x46n, 0n] as const
 const forbidden = (f: FaultRecord): boolean => field(f, 'type') === BigInt(F_PERMISSION)
 
 const PRIVCFG_SET = 3n << 48n
+const CD_PAN = 1n << 40n
 
 /** Widths of S2PS. */
 const SIZES = [32, 36, 40, 42, 44, 44] as const
@@ -112,13 +115,14 @@ const forms: readonly Form[] = [
     reason:
       'SMMUv3 5.2: S2R decides for all stage 2 faults; QEMU goes by CD.R when stage 2 refuses a descriptor fetch',
     explains: d => {
-      const cd = wordsBefore(d.case, d.index).get(cdOf(d.case)) ?? 0n
+      // The CD that is in memory, or the one that may be cached.
+      const cds = [0, d.index].map(n => wordsBefore(d.case, n).get(cdOf(d.case)) ?? 0n)
       const s2r = (steWords(d.case, d.index)[2]! >> 58n) & 1n
       return (
         d.case.unit === 'nested' &&
         d.fault?.stage === 2 &&
         d.fault.class === 1 &&
-        s2r !== ((cd >> 45n) & 1n) &&
+        cds.some(cd => s2r !== ((cd >> 45n) & 1n)) &&
         refused(d.qemu) &&
         silent(d.ours) !== silent(d.qemu)
       )
@@ -283,12 +287,14 @@ const forms: readonly Form[] = [
   {
     name: 'violation of a cached translation',
     reason:
-      'SMMUv3 7.3.16: a stage 2 permission fault is recorded with its IPA; QEMU leaves the IPA out, or does not record it, when it finds the translation in its TLB',
+      'SMMUv3 7.3.16: a stage 2 permission fault is recorded with its IPA; QEMU leaves the IPA out, or does not record it, when it finds the translation in its TLB, and takes what tables of stage 1 forbid (APTable) for stage 2’s',
     explains: d => {
-      if (d.fault?.stage !== 2 || !cachedEarlier(d) || !refused(d.qemu)) return false
+      if (!cachedEarlier(d) || !refused(d.qemu)) return false
       const names = fields(d)
-      const noIpa = names?.size === 1 && names.has('ipa')
-      return silent(d.qemu) || (noIpa && pairs(d, (_, theirs) => field(theirs, 'ipa') === 0n))
+      const only = (name: string) => names?.size === 1 && names.has(name)
+      if (d.fault?.stage !== 2)
+        return d.case.unit === 'nested' && nameOf(d) === 'F_PERMISSION' && only('s2')
+      return silent(d.qemu) || (only('ipa') && pairs(d, (_, theirs) => field(theirs, 'ipa') === 0n))
     },
   },
   {
@@ -307,7 +313,7 @@ const forms: readonly Form[] = [
         d.fault?.stage === 2 &&
         d.fault.class !== 2 &&
         changesConfiguration(d.case) &&
-        !tlbInvalidated(d.case, d.index)
+        !tlbInvalidated(d.case, d.index, STAGE_2_COMMANDS)
       )
     },
   },
@@ -349,9 +355,13 @@ const forms: readonly Form[] = [
       const [event] = d.qemu.faults
       const tables = [8, 16].map(at => wordOf(d.case, cd + at) & 0xf_ffff_ffff_f000n)
       if (d.case.unit !== 'nested') return false
-      // Without a record: the other range's table lies where stage 2 has nothing.
+      // Without a record: CD.R is clear, and stage 2 has nothing where a table is.
       if (event === undefined)
-        return d.fault === undefined && refused(d.qemu) && (tables[0]! ^ tables[1]!) >> 40n !== 0n
+        return (
+          d.fault?.stage !== 2 &&
+          refused(d.qemu) &&
+          tables.some(at => !stage2Leads(d.case, at, d.index))
+        )
       return field(event, 'class') === 1n && tables.includes(field(event, 'ipa') & ~0xfffn)
     },
   },
@@ -421,10 +431,14 @@ const likenesses: readonly Likeness[] = [
         !before.some(o => refused(o) && (silent(o) || o.faults.some(forbidden)))
       )
         return undefined
-      const at = steOf(c) + 8
-      const other = mapWords(c, (a, value) => (a === at ? value | PRIVCFG_SET : value))
+      const [at, cd] = [steOf(c) + 8, cdOf(c)]
+      const other = mapWords(c, (a, value) => {
+        if (a === at) return value | PRIVCFG_SET
+        return a === cd ? value & ~CD_PAN : value
+      })
       // An STE whose second word is zero does not say so.
-      const words = other?.words ?? [...c.words, [at, PRIVCFG_SET] as const]
+      const said = other?.words ?? c.words
+      const words = said.some(([a]) => a === at) ? said : [...said, [at, PRIVCFG_SET] as const]
       return { ...c, ...other, words, setup: { ...c.setup, PRIV: 1n } }
     },
   },

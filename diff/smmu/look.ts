@@ -78,6 +78,27 @@ export function concatenation(c: Case): { root: number; bytes: number; count: nu
   return { root: Number(ttb & 0xf_ffff_ffff_fff0n), bytes: 2 ** granule, count: 2 ** extra }
 }
 
+/** True when stage 2 leads somewhere from an intermediate address, by the words before a DMA. */
+export function stage2Leads(c: Case, ipa: bigint, index: number): boolean {
+  const words = wordsBefore(c, index)
+  const [, , s2 = 0n, ttb = 0n] = steWords(c, index)
+  const granule = [12, 16, 14][Number((s2 >> 46n) & 3n)]
+  const bits = startBits(c, index)
+  if (granule === undefined || bits === undefined) return false
+  if (ipa >> (64n - ((s2 >> 32n) & 63n)) !== 0n) return false
+  let table = Number(ttb & 0xf_ffff_ffff_fff0n)
+  const start = (granule === 12 ? 2 : 3) - Number((s2 >> 38n) & 3n)
+  for (let level = start; level <= 3; level++) {
+    const low = BigInt(granule + (3 - level) * (granule - 3))
+    const mask = (1n << BigInt(level === start ? bits : granule - 3)) - 1n
+    const entry = words.get(table + Number((ipa >> low) & mask) * 8) ?? 0n
+    if ((entry & 1n) === 0n || (level === 3 && (entry & 2n) === 0n)) return false
+    if ((entry & 2n) === 0n) return true
+    table = Number(entry & 0xffff_ffff_f000n)
+  }
+  return true
+}
+
 /** True when a case changes its STE or CD. */
 export function changesConfiguration(c: Case): boolean {
   const [ste, cd] = [steOf(c), cdOf(c)]
@@ -86,8 +107,14 @@ export function changesConfiguration(c: Case): boolean {
   )
 }
 
-/** True when a TLB invalidation of this VMID was queued between the last change before a DMA and the DMA. */
-export function tlbInvalidated(c: Case, index: number): boolean {
+/** Commands that reach stage 2: TLBI_S12_VMALL, TLBI_S2_IPA, TLBI_NSNH_ALL. */
+export const STAGE_2_COMMANDS: readonly bigint[] = [0x28n, 0x2an, 0x30n]
+
+/**
+ * True when a TLB invalidation of this VMID was queued between the last change before a DMA and the DMA; with
+ * `commands`, one of those.
+ */
+export function tlbInvalidated(c: Case, index: number, commands?: readonly bigint[]): boolean {
   const vmid = steWords(c, index)[2]! & 0xffffn
   let n = 0
   let invalidated = false
@@ -97,6 +124,7 @@ export function tlbInvalidated(c: Case, index: number): boolean {
     if (s.op !== 'invalidate') continue
     const op = s.words[0] & 0xffn
     if (op === 0x2an && c.unit === 'stage-1') continue
+    if (commands && !commands.includes(op)) continue
     if (op === 0x11n && s.words[0] >> 48n !== wordOf(c, cdOf(c)) >> 48n) continue
     const ours = op === 0x30n || ((s.words[0] >> 32n) & 0xffffn) === vmid
     // One that names another page, and no range of pages, reaches nothing here.

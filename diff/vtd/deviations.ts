@@ -152,7 +152,11 @@ const forms: readonly Form[] = [
       const shift = (dma: DmaOutcome, n: number) => BigInt(dma.landed[0] ?? -1) - places[n]!.iova
       for (let i = 0; i < d.index; i++) {
         const earlier = d.all.qemu.dma[i]!
-        if (!landed(earlier) || !landed(d.qemu) || !silent(d.qemu)) continue
+        // Where nothing decodes the address of both, both are refused.
+        const nowhere =
+          refused(earlier) && refused(d.qemu) && d.all.ours.dma[i]!.faults.length === 0
+        if (nowhere ? places[i]!.iova !== places[d.index]!.iova : !landed(earlier)) continue
+        if (!silent(earlier) || !silent(d.qemu) || (!nowhere && !landed(d.qemu))) continue
         if (!structuresChanged(d.case, i, d.index)) continue
         if (!entriesInvalidated(d.case, i, d.index) || iotlbInvalidated(d.case, i, d.index))
           continue
@@ -183,7 +187,9 @@ const forms: readonly Form[] = [
       ) &&
       NO_PERMISSION.includes(reasonOf(d.qemu) ?? 0) &&
       sameButReason(d) &&
-      pathOf(d).some(e => (e & 1n) === 0n || (e & 2n) === 0n || isSupervisor(d, e)),
+      pathOf(d.case, d.index).some(
+        ({ value: e }) => (e & 1n) === 0n || (e & 2n) === 0n || isSupervisor(d, e),
+      ),
   },
   {
     name: 'AW of a first-stage PASID entry',
@@ -317,11 +323,12 @@ export const DEVIATIONS: readonly Deviation[] = [
     reason:
       'VT-d 9.8: bit 11 of a leaf is reserved where ECAP.SC is 0; QEMU tolerates it in scalable mode, for guests that set it regardless',
     like: (c, d) => {
-      const entry = d.fault?.entries.at(-1)
       const { mode, config } = UNITS[c.unit]!
-      if (nameOf(d) !== 'ssEntryReserved' || !entry || config.snoopControl) return undefined
-      if (mode !== 'second-stage' || (entry.level > 1 && (entry.value & 0x80n) === 0n))
-        return undefined
+      const refusal = /^ssEntry(Reserved|NotPresent)$/.test(nameOf(d))
+      if (!refusal || mode !== 'second-stage' || config.snoopControl) return undefined
+      // The leaf that is there, or was at first: QEMU may have cached it.
+      const entry = pathOf(c, d.index, nameOf(d) === 'ssEntryNotPresent' ? 0 : d.index).at(-1)!
+      if (entry.level > 1 && (entry.value & 0x80n) === 0n) return undefined
       return mapWords(c, (at, value) => (at === entry.at ? value & ~0x800n : value))
     },
   },

@@ -79,24 +79,38 @@ function legacyContext(c: Case): number {
   return Number(root & PAGE & 0xffff_ffffn) + (dma?.op === 'dma' ? REQUESTERS[dma.device] : 0) * 16
 }
 
-/** True when between two DMAs something was dropped that could have been cached of the tables: an IOTLB entry. */
+/** True when between two DMAs something was dropped that could have been cached of the first one's tables. */
 export function iotlbInvalidated(c: Case, from: number, to: number): boolean {
   const domains = domainsOf(c)
+  let range = 0n
   return between(c, from, to).some(s => {
     if (s.op === 'register') {
+      if (s.offset === REGISTER.IVA) range = s.value
       if (s.offset !== REGISTER.IOTLB) return false
-      return ((s.value >> 60n) & 3n) === 1n || domains.includes((s.value >> 32n) & 0xffffn)
+      const scope = (s.value >> 60n) & 3n
+      if (scope === 3n && !covers(c, from, range)) return false
+      return scope === 1n || domains.includes((s.value >> 32n) & 0xffffn)
     }
     if (s.op !== 'invalidate') return false
-    const [lo] = s.words
+    const [lo, hi] = s.words
     const type = lo & 15n
     if (type !== 2n && type !== 6n) return false
     const scope = (lo >> 4n) & 3n
     // Those of a PASID reach entries of this PASID; those of its pages only where they are first-stage ones.
     if (type === 6n && ((lo >> 32n) & 0xf_ffffn) !== 0n) return false
     if (type === 6n && scope === 3n && UNITS[c.unit]!.mode !== 'first-stage') return false
+    if (scope === 3n && !covers(c, from, hi)) return false
     return (type === 2n && scope === 1n) || domains.includes((lo >> 16n) & 0xffffn)
   })
+}
+
+/** True when a range of pages, as a descriptor or IVA_REG names it, holds some of the page that a DMA used. */
+function covers(c: Case, index: number, range: bigint): boolean {
+  const { iova } = c.steps.filter(s => s.op === 'dma')[index]!
+  const bits = 12n + (range & 63n)
+  const page = BigInt(3 + 9 * (pathOf(c, index).at(-1)?.level ?? 1))
+  const size = bits > page ? bits : page
+  return range >> size === iova >> size
 }
 
 /** True when between two DMAs software changed what leads to the paging entries. */
@@ -136,23 +150,31 @@ function between(c: Case, from: number, to: number): Step[] {
   })
 }
 
-/** The paging entries that a DMA's first byte leads through, as far as they can be followed. */
-export function pathOf(d: Difference): bigint[] {
-  const dma = d.case.steps.filter(s => s.op === 'dma')[d.index]!
-  const words = wordsBefore(d.case, d.index)
+/** A paging entry, and the level of the table it is in. */
+interface PagingEntry {
+  readonly at: number
+  readonly value: bigint
+  readonly level: number
+}
+
+/** The paging entries that a DMA's first byte leads through, as far as they can be followed, before DMA number `asOf`. */
+export function pathOf(c: Case, index: number, asOf = index): PagingEntry[] {
+  const dma = c.steps.filter(s => s.op === 'dma')[index]!
+  const words = wordsBefore(c, asOf)
   const word = (at: number) => words.get(at) ?? 0n
-  const places = scalablePlaces(d.case)
-  const first = UNITS[d.case.unit]!.mode === 'first-stage'
-  const low = places ? word(places.pasid) : word(legacyContext(d.case) + 8)
+  const places = scalablePlaces(c)
+  const first = UNITS[c.unit]!.mode === 'first-stage'
+  const low = places ? word(places.pasid) : word(legacyContext(c) + 8)
   const aw = Number(places ? (low >> 2n) & 7n : low & 7n)
-  const root = places ? word(places.pasid + (first ? 16 : 0)) : word(legacyContext(d.case))
-  const entries: bigint[] = []
+  const root = places ? word(places.pasid + (first ? 16 : 0)) : word(legacyContext(c))
+  const entries: PagingEntry[] = []
   let table = Number(root & PAGE)
   for (let level = first ? 4 : aw + 2; level > 0; level--) {
-    const entry = word(table + Number((dma.iova >> BigInt(3 + 9 * level)) & 0x1ffn) * 8)
-    entries.push(entry)
-    if ((entry & 3n) === 0n || (entry & 0x80n) !== 0n) break
-    table = Number(entry & PAGE)
+    const at = table + Number((dma.iova >> BigInt(3 + 9 * level)) & 0x1ffn) * 8
+    const value = word(at)
+    entries.push({ at, value, level })
+    if ((value & 3n) === 0n || (value & 0x80n) !== 0n) break
+    table = Number(value & PAGE)
   }
   return entries
 }

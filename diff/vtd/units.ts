@@ -112,6 +112,7 @@ export const REGISTER = {
   FSTS: 0x34,
   IQT: 0x88,
   IQA: 0x90,
+  IVA: 0xf0,
   IOTLB: 0xf8,
   FRCD: 0x220,
 } as const
