@@ -58,7 +58,8 @@ export const VMSA_ENTRY = {
   APTable1:  1n << 62n,  //   nor writable
 }
 
-// Levels 0 to 3 of each granule: low end of the index, whether blocks exist, span of a contiguous run.
+// Levels 0 to 3 of each granule: low end of the index, whether blocks exist, span of a contiguous run. With wide
+// addresses 64 KB tables also have blocks at level 1 (Arm ARM D8.3.1), of 4 TB and without runs.
 // biome-ignore format: table
 const LEVELS = {
   4:  [[39, false, 0], [30, true,  34], [21, true, 25], [12, true, 16]],
@@ -142,7 +143,8 @@ export function vmsaFormat(options: VmsaOptions = {}): PageTableFormat {
       level,
       index: [hi, lo],
       ...(level < 3 && { table: tooWide }),
-      ...(blocks && { leaf: tooWide, contiguous }),
+      ...((blocks || (wide && level === 1)) && { leaf: tooWide }),
+      ...(contiguous > 0 && { contiguous }),
     }
   })
   const common = {

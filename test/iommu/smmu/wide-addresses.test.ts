@@ -81,6 +81,20 @@ describe('a unit with 52 output bits', () => {
     expect(b.dma(VA)).toBe(0xe_0000_2000_0000 + Number(VA & 0x1fff_ffffn))
   })
 
+  it('a block of 4 TB at level 1 is one only here', () => {
+    const leaf = at(0x3_4400_0000_0000n, RW & ~2n)
+    for (const [bits, answer] of [
+      [52, 0x3_4400_0000_0000 + Number(VA & 0x3ff_ffff_ffffn)],
+      [48, 'F_TRANSLATION'],
+    ] as const) {
+      const b = bench(bits)
+      const root = b.alloc(16)
+      b.store(root + Number(VA >> 42n) * 8, leaf)
+      stage1(b, { ttb0: root, ips: bits === 52 ? 6 : 5 })
+      expect(b.dma(VA)).toBe(answer)
+    }
+  })
+
   it.each([
     ['above IPS', at(1n << 48n, RW), 'F_ADDR_SIZE'],
     ['within IPS', at(0x8000_0000n, RW), 0x8000_0000],
