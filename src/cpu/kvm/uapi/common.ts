@@ -4,6 +4,8 @@
 import { flex, struct, union } from '../../../base/struct.js'
 import { _IO, _IOR, _IOW } from '../../../sys/ioctl.js'
 
+export * from './memory.js'
+
 export const KVM_API_VERSION = 12
 /** The ioctl type of KVM. */
 export const KVMIO = 0xae
@@ -39,7 +41,8 @@ export const
   KVM_EXIT_SHUTDOWN        = 8,
   KVM_EXIT_FAIL_ENTRY      = 9,
   KVM_EXIT_INTR            = 10,
-  KVM_EXIT_INTERNAL_ERROR  = 17
+  KVM_EXIT_INTERNAL_ERROR  = 17,
+  KVM_EXIT_SYSTEM_EVENT    = 24
 // biome-ignore format: table
 export const
   KVM_INTERNAL_ERROR_EMULATION   = 1,   // an instruction that cannot be emulated
@@ -55,7 +58,9 @@ export const
   KVM_MP_STATE_UNINITIALIZED = 1,
   KVM_MP_STATE_INIT_RECEIVED = 2,
   KVM_MP_STATE_HALTED        = 3,
-  KVM_MP_STATE_SIPI_RECEIVED = 4
+  KVM_MP_STATE_SIPI_RECEIVED = 4,
+  KVM_MP_STATE_STOPPED       = 5,
+  KVM_MP_STATE_SUSPENDED     = 10
 export const kvm_mp_state = struct('struct kvm_mp_state', { mp_state: 'u32' })
 
 export const KVM_GUESTDBG_ENABLE = 1
@@ -141,7 +146,6 @@ export const
   KVM_CAP_INTERNAL_ERROR_DATA         = 40,
   KVM_CAP_VCPU_EVENTS                 = 41,
   KVM_CAP_INTR_SHADOW                 = 49,
-  KVM_CAP_DEBUGREGS                   = 50,
   KVM_CAP_GET_TSC_KHZ                 = 61,
   KVM_CAP_MAX_VCPUS                   = 66,
   KVM_CAP_SIGNAL_MSI                  = 77,

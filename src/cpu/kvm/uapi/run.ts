@@ -51,6 +51,16 @@ export const kvmRun = <const D extends AnyStruct, const S extends AnyStruct>(
         ndata: 'u32',
         data: ['u64', 16],
       }),
+      memory_fault: struct('memory_fault of struct kvm_run', {
+        flags: 'u64', // KVM_MEMORY_EXIT_FLAG_PRIVATE: the access was private
+        gpa: 'u64',
+        size: 'u64',
+      }),
+      system_event: struct('system_event of struct kvm_run', {
+        type: 'u32',
+        ndata: 'u32',
+        data: ['u64', 16],
+      }),
       padding: ['u8', 256],
     }),
     kvm_valid_regs: 'u64',
