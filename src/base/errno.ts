@@ -4,7 +4,8 @@
 // biome-ignore format: table
 export const Errno = {
   EPERM: 1,       ENOENT: 2,      ESRCH: 3,       EINTR: 4,        EIO: 5,         ENXIO: 6,
-  E2BIG: 7,       EBADF: 9,       EAGAIN: 11,     ENOMEM: 12,      EACCES: 13,     EFAULT: 14,
+  E2BIG: 7,       ENOEXEC: 8,     EBADF: 9,       EAGAIN: 11,      ENOMEM: 12,     EACCES: 13,
+  EFAULT: 14,
   EBUSY: 16,      EEXIST: 17,     ENODEV: 19,     ENOTDIR: 20,     EINVAL: 22,     ENFILE: 23,
   EMFILE: 24,     ENOTTY: 25,     EFBIG: 27,      ENOSPC: 28,      ESPIPE: 29,     EROFS: 30,
   ERANGE: 34,     ENOSYS: 38,     ENOMSG: 42,     EBADE: 52,       ENODATA: 61,    ETIME: 62,

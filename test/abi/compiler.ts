@@ -18,20 +18,27 @@ export interface Answers {
 export interface Source {
   include: string[]
   directories?: string[]
+  /** The compiler's name and what runs its programs, where that is not this machine. */
+  target?: { compiler: string; run: string[] }
 }
 
 const compiler = ['gcc', 'cc', 'clang'].find(c => spawnSync(c, ['--version']).status === 0)
 
 /** True when the compiler and every header of `source` were found. */
 export function canAsk(source: Source): boolean {
-  if (!compiler) return false
+  const { target } = source
+  if (!compiler && !target) return false
+  if (target && spawnSync(target.compiler, ['--version']).status !== 0) return false
+  if (target && spawnSync(target.run[0]!, ['--version']).status !== 0) return false
   const program = source.include.map(h => `#include <${h}>\n`).join('')
   return run(source, ['-fsyntax-only'], program).status === 0
 }
 
+const compilerOf = ({ target }: Source) => target?.compiler ?? compiler!
+
 function run(source: Source, flags: string[], program: string) {
   const directories = (source.directories ?? []).map(d => `-I${d}`)
-  return spawnSync(compiler!, [...directories, '-w', '-xc', ...flags, '-'], {
+  return spawnSync(compilerOf(source), [...directories, '-w', '-xc', ...flags, '-'], {
     input: program,
     encoding: 'utf8',
   })
@@ -92,14 +99,16 @@ export function ask(source: Source, structs: AnyStruct[], constants: string[]): 
     const binary = join(dir, 'probe')
     writeFileSync(program, text(known))
     const directories = (source.directories ?? []).map(d => `-I${d}`)
-    execFileSync(compiler!, [...directories, '-w', '-o', binary, program])
+    const [command, ...rest] = source.target ? [...source.target.run, binary] : [binary]
+    execFileSync(compilerOf(source), [...directories, '-w', '-o', binary, program])
     const answers: Answers = {
       edition: editionOf(source),
       headers: source.include,
       structs: {},
       constants: {},
     }
-    for (const line of execFileSync(binary, { encoding: 'utf8' }).trim().split('\n')) {
+    const said = execFileSync(command!, rest, { encoding: 'utf8' })
+    for (const line of said.trim().split('\n')) {
       const [ctype, member, value] = line.split('|') as [string, string, string]
       if (!ctype) answers.constants[member] = Number(value)
       else if (!member) answers.structs[ctype] = { size: Number(value), members: {} }

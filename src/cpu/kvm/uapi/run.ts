@@ -68,5 +68,6 @@ export const kvmRun = <const D extends AnyStruct, const S extends AnyStruct>(
     s: union('s of struct kvm_run', { regs: syncRegs, padding: ['u8', 2048] }),
   })
 
+type Run = StructValue<ReturnType<typeof kvmRun>['members']>
 /** The page as code that serves every architecture sees it. */
-export type CommonRun = StructValue<ReturnType<typeof kvmRun>['members']>
+export type CommonRun = Omit<Run, 's' | 'u'> & { readonly u: Omit<Run['u'], 'debug'> }

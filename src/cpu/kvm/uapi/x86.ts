@@ -194,6 +194,8 @@ export const kvm_translation = struct('struct kvm_translation', {
   pad: ['u8', 5],
 })
 export const kvm_interrupt = struct('struct kvm_interrupt', { irq: 'u32' })
+/** Breakpoints of `arch.debugreg` (KVM_SET_GUEST_DEBUG). */
+export const KVM_GUESTDBG_USE_HW_BP = 0x2_0000
 export const kvm_guest_debug = struct('struct kvm_guest_debug', {
   control: 'u32',
   pad: 'u32',
@@ -202,6 +204,9 @@ export const kvm_guest_debug = struct('struct kvm_guest_debug', {
 
 /** Hypercall by which a guest asks to share or unshare pages; exits when KVM_CAP_EXIT_HYPERCALL has its bit. */
 export const KVM_HC_MAP_GPA_RANGE = 12
+
+// ---- extensions that only x86 has a number for ----
+export const KVM_CAP_DEBUGREGS = 50
 
 // ---- ioctl numbers ----
 // /dev/kvm
