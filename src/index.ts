@@ -16,6 +16,14 @@ export {
   walkTree,
   walkTreeText,
 } from './explain/index.js'
+export {
+  Diverged,
+  formatHistory,
+  HistoryError,
+  type Progress,
+  parseHistory,
+  type Snapshot,
+} from './history/index.js'
 export type { StaleUse, TableChange } from './iommu/stale-use.js'
 export {
   createMachine,

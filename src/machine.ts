@@ -3,8 +3,12 @@
 
 import { formatBdf, parseBdf } from './base/addr.js'
 import { VirtualClock } from './base/clock.js'
-import { TraceBus } from './base/trace.js'
+import { TraceBus, type TraceName } from './base/trace.js'
 import { type CpuArchitecture, type PasidSource, registerKvm } from './cpu/index.js'
+import type { Progress, Snapshot } from './history/index.js'
+import { HistoryKeeper } from './history/keeper.js'
+import { RecordedClock } from './history/recorded-clock.js'
+import { Recorder } from './history/recorder.js'
 import { IommuCore } from './iommu/core.js'
 import type { IommuDriver } from './iommu/domain.js'
 import { INVALID_IOASID, IoasidAllocator } from './iommu/ioasid.js'
@@ -31,7 +35,7 @@ import { HostInterrupts } from './pci/host-interrupts.js'
 import { EXTENDED } from './pci/ids.js'
 import { Kernel } from './sys/kernel.js'
 import type { ProcessOptions } from './sys/process.js'
-import { Sys } from './sys/sys.js'
+import type { Sys } from './sys/sys.js'
 import {
   registerVfio,
   type Vfio,
@@ -74,6 +78,8 @@ export interface MachineDescription {
    * `staleUses`, and `stale-use` on the trace bus. Every use then walks; software sees no difference.
    */
   readonly detectStaleUse?: boolean
+  /** Keeps everything that comes to the machine, so that it can be saved (`Machine.save`). Default false. */
+  readonly record?: boolean
   /** Devices that are no PCI functions: a requester id, and the function whose group they share. */
   readonly namespaceDevices?: readonly { readonly requester: string; readonly beside: string }[]
   /** Puts others in front of, or beside, the IOMMU's driver, each for the functions it covers: for tests. */
@@ -139,6 +145,19 @@ export interface Machine<Unit extends IommuUnit = VtdUnit> {
   /** The VFIO group file of the function at `0000:bb:dd.f`: `/dev/vfio/N`. */
   groupOf(at: string): string
   holdings(): Holdings
+  /** System calls of a living process: after `restore`, of those that the saved machine had. */
+  process(pid: number): Sys | undefined
+  /** The whole machine as it is now; it must be recorded (`record: true`). HistoryError when it cannot be saved. */
+  save(): Snapshot
+  /**
+   * Makes this machine, new and of the same description, what the saved one was, half-done work and all.
+   * HistoryError when it does not fit. `progress` hears how many inputs were done again.
+   */
+  restore(snapshot: Snapshot, progress?: Progress): void
+  /** SHA-256 of the machine's state: equal for machines that software cannot tell apart. */
+  digest(): string
+  /** Remarks that callers make on the trace bus under these names are recorded too, for a replay to make again. */
+  recordRemarks(names: readonly TraceName[]): void
 }
 
 /** Builds and boots a machine: firmware assigned addresses, the IOMMU driver probed, VFIO and KVM loaded. */
@@ -153,14 +172,16 @@ export function createMachine(
   const ramBytes = description.ramBytes ?? 256 * MIB
   if (!(ramBytes > 0 && ramBytes <= MAX_RAM && ramBytes % (2 * MIB) === 0))
     throw new RangeError(`host RAM of ${ramBytes} bytes: a multiple of 2 MiB up to 2 GiB is needed`)
-  const clock = new VirtualClock()
+  const bytes = createRam(ramBytes)
+  const recorder = description.record ? new Recorder(bytes) : undefined
+  const clock = recorder ? new RecordedClock(recorder) : new VirtualClock()
   const trace = new TraceBus(clock)
   const memory = new AddressSpace()
-  const bytes = createRam(ramBytes)
   const staleUse = description.detectStaleUse
     ? new StaleUseDetector(clock, trace, memory, { base: 0, bytes })
     : undefined
   if (staleUse) watchRam(bytes, staleUse)
+  if (recorder) watchRam(bytes, recorder)
   const ram = memory.addRam(0, bytes)
   const frames = new FrameAllocator(memory, ram, MIB)
   const kernel = new Kernel({ clock, trace, memory, frames })
@@ -209,7 +230,13 @@ export function createMachine(
   })
   const cpu = description.cpu ?? 'x86-64'
   registerKvm({ kernel, clock, trace, cpu, pasidSource: pasidsOf(ioasid) })
-  const sys = new Sys(kernel.spawn())
+  const holdings = () => ({ ...vfio.holdings(), pasids: ioasid.held, pins: frames.pins })
+  const identity = identityOf(description)
+  const history = new HistoryKeeper(
+    { identity, kernel, clock, trace, memory, ram: bytes, holdings },
+    recorder,
+  )
+  const sys = history.first(kernel.spawn())
 
   return {
     description,
@@ -225,13 +252,25 @@ export function createMachine(
     vfio,
     staleUses: staleUse?.uses ?? [],
     sys,
-    spawn: options => new Sys(kernel.spawn(options)),
+    spawn: options => history.spawn(options),
     settle: () => clock.settle(),
     step: () => clock.step(),
     function: at => find(fabric, at),
     groupOf: at => `/dev/vfio/${iommu.groups.of(find(fabric, at).bdf)!.id}`,
-    holdings: () => ({ ...vfio.holdings(), pasids: ioasid.held, pins: frames.pins }),
+    holdings,
+    process: pid => history.process(pid),
+    save: () => history.save(),
+    restore: (snapshot, progress) => history.restore(snapshot, progress),
+    digest: () => history.digest(),
+    recordRemarks: names => history.remarks(names),
   }
+}
+
+/** What a machine is made of, as text; how it is observed is no part of it. */
+function identityOf(description: MachineDescription | SmmuMachineDescription): string {
+  const { devices = [], record, detectStaleUse, drivers, ...rest } = description
+  const models = devices.map(({ at, model, vfs = 0 }) => ({ at, model: model.name, vfs }))
+  return JSON.stringify({ ...rest, devices: models, drivers: drivers !== undefined })
 }
 
 /** What an IOMMU and its driver are connected to. */

@@ -13,6 +13,7 @@ const mayImport: Record<string, readonly string[]> = {
   paging:  ['base', 'mem'],
   pci:     ['base', 'mem'],
   iommu:   ['base', 'mem', 'paging', 'pci'],
+  history: ['base', 'mem', 'sys'],
   explain: ['base', 'mem', 'paging', 'pci', 'iommu'],
   cpu:     ['base', 'mem', 'sys', 'paging'],
   vfio:    ['base', 'mem', 'sys', 'pci', 'iommu'],

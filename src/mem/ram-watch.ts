@@ -16,9 +16,26 @@ export interface RamWatcher {
 
 const watchers = new WeakMap<ArrayBufferLike, RamWatcher>()
 
+/** Two that hear the same. */
+class Both implements RamWatcher {
+  readonly #first: RamWatcher
+  readonly #second: RamWatcher
+
+  constructor(first: RamWatcher, second: RamWatcher) {
+    this.#first = first
+    this.#second = second
+  }
+
+  wrote(region: RamRegion, offset: number, length: number, by: Writer | undefined): void {
+    this.#first.wrote(region, offset, length, by)
+    this.#second.wrote(region, offset, length, by)
+  }
+}
+
 /** From now on, regions made over the memory that `bytes` is part of tell `watcher` of their writes. */
 export function watchRam(bytes: Uint8Array, watcher: RamWatcher): void {
-  watchers.set(bytes.buffer, watcher)
+  const before = watchers.get(bytes.buffer)
+  watchers.set(bytes.buffer, before === undefined ? watcher : new Both(before, watcher))
 }
 
 /** Who watches the memory that `bytes` is part of. */

@@ -4,6 +4,7 @@
  * Next: process-memory.ts keeps them in order.
  */
 import { hex, PAGE_SIZE } from '../base/addr.js'
+import { ErrnoError } from '../base/errno.js'
 import type { AddressSpace } from './address-space.js'
 
 /** Protection bits of mmap(2). */
@@ -23,8 +24,18 @@ export interface BytesBacking {
   readonly bytes: Uint8Array
 }
 
+/**
+ * Frames of host RAM that a file holds: pinnable. Pages of the mapping past `pages` are past the end of what the
+ * file shows: the kernel's copies fault there (EFAULT), and a program would get SIGBUS.
+ */
+export interface FrameBacking {
+  /** Number of the first frame. */
+  readonly frame: number
+  readonly pages: number
+}
+
 /** What a mapping shows. */
-export type MmapBacking = DeviceBacking | BytesBacking
+export type MmapBacking = DeviceBacking | BytesBacking | FrameBacking
 
 /** Something a mapping keeps alive, as a vma keeps its file. */
 export interface VmaOwner {
@@ -41,8 +52,11 @@ export class Vma {
   readonly start: number
   readonly size: number
   readonly prot: number
+  /** Whether it may be read now: never past the end of a file. */
   readonly readable: boolean
   readonly writable: boolean
+  /** Past the end of what a file shows. */
+  readonly absent: boolean
   /** Fork shares it rather than copying. */
   readonly shared: boolean
   /** Frame number of the first page, for frames; -1 otherwise. */
@@ -61,14 +75,16 @@ export class Vma {
     bytes?: Uint8Array | undefined
     device?: DeviceBacking | undefined
     owner?: VmaOwner | undefined
+    absent?: boolean
   }) {
     this.first = init.first
     this.last = init.last
     this.start = init.first * PAGE_SIZE
     this.size = (init.last - init.first + 1) * PAGE_SIZE
     this.prot = init.prot
-    this.readable = (init.prot & PROT_READ) !== 0
-    this.writable = (init.prot & PROT_WRITE) !== 0
+    this.absent = init.absent ?? false
+    this.readable = (init.prot & PROT_READ) !== 0 && !this.absent
+    this.writable = (init.prot & PROT_WRITE) !== 0 && !this.absent
     this.shared = init.shared
     this.frame = init.frame ?? -1
     this.bytes = init.bytes
@@ -93,6 +109,7 @@ export class Vma {
       bytes: this.bytes?.subarray(at, at + (last - first + 1) * PAGE_SIZE),
       device: this.device && { space: this.device.space, hpa: this.device.hpa + at },
       owner: this.owner,
+      absent: this.absent,
     })
   }
 }
@@ -101,17 +118,19 @@ export class Vma {
 export class Mapping {
   readonly vaddr: bigint
   readonly length: number
-  readonly #vma: Vma
+  /** What lies behind it. */
+  readonly vma: Vma
 
   constructor(vma: Vma, length: number) {
     this.vaddr = BigInt(vma.start)
     this.length = length
-    this.#vma = vma
+    this.vma = vma
   }
 
   /** The memory itself. A device window has no bytes (Error): use `load` and `store`. */
   get bytes(): Uint8Array {
-    const bytes = this.#vma.bytes
+    const bytes = this.vma.bytes
+    if (this.vma.absent) throw sigbus(this.vaddr)
     if (bytes === undefined) {
       throw new Error(`${hex(this.vaddr)} maps device registers: use load and store`)
     }
@@ -140,6 +159,9 @@ export class Mapping {
     if (!(offset >= 0 && offset + size <= this.length)) {
       throw new RangeError(`${size} bytes at ${offset} of a mapping of ${this.length}`)
     }
-    return this.#vma.device
+    return this.vma.device
   }
 }
+
+const sigbus = (vaddr: bigint) =>
+  new ErrnoError('EFAULT', `SIGBUS: nothing lies behind ${hex(vaddr)}`, 'mmap')

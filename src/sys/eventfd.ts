@@ -55,6 +55,10 @@ export class EventFd implements OpenFile {
     this.#tell()
   }
 
+  digest(): Uint8Array {
+    return new Uint8Array(BigUint64Array.of(this.#count).buffer)
+  }
+
   /** Calls `listener` at each signal and write, at once. Returns what ends it. */
   onSignal(listener: () => void): () => void {
     this.#listeners.add(listener)

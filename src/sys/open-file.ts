@@ -14,6 +14,20 @@ export const O_ACCMODE = 3
 export const O_NONBLOCK = 0o4000
 export const O_CLOEXEC = 0o2000000
 
+/** Modes of fallocate(2). */
+export const FALLOC_FL_KEEP_SIZE = 1
+export const FALLOC_FL_PUNCH_HOLE = 2
+
+/** What fstat(2) tells, as far as anybody asks. */
+export interface FileStatus {
+  /** Bytes. */
+  readonly size: number
+  /** Preferred block size, bytes. */
+  readonly blockSize: number
+  /** Number of the file behind the descriptor: equal for descriptors of one file. */
+  readonly inode: number
+}
+
 /**
  * A file as its driver sees it. `caller` is the process that makes the call, which need not be the one
  * that opened the file. Calls refuse with `ErrnoError`. Byte arrays lent by a caller are not kept.
@@ -31,12 +45,20 @@ export interface OpenFile {
   read?(into: Uint8Array, caller: Process, flags: number): number
   /** Writes to a stream. */
   write?(from: Uint8Array, caller: Process, flags: number): number
-  /** Says what a mapping of `length` bytes (whole pages) at `offset` shows. Without it: ENODEV. */
-  mmap?(length: number, offset: number, prot: number, caller: Process): MmapBacking
+  /** Says what a mapping of `length` bytes (whole pages) at `offset` shows; `shared` is MAP_SHARED. Without it: ENODEV. */
+  mmap?(length: number, offset: number, prot: number, caller: Process, shared: boolean): MmapBacking
+  /** Allocates or frees a range, by `FALLOC_FL_*`; the range is not empty nor past 2^63. Without it: ENODEV. */
+  fallocate?(mode: number, offset: number, length: number): void
+  /** What fstat tells of a regular file. Without it: an anonymous file of no size. */
+  stat?(): FileStatus
+  /** Changes the file's size. Without it: EINVAL. */
+  truncate?(length: number): void
   /** Whether a read would not block (POLLIN). Without it: always. */
   readable?(): boolean
   /** Calls `listener` when it may have become readable. Returns what ends it. Without it: EPERM, as epoll answers. */
   onReadable?(listener: () => void): () => void
+  /** State that neither RAM nor an answer shows (a vCPU's registers), for the digest of a machine's state. */
+  digest?(): Uint8Array
   /** Last descriptor and last mapping are gone. */
   release?(): void
 }

@@ -15,7 +15,6 @@ import {
 } from '../machine.js'
 import type { DeviceModel } from '../pci/function.js'
 import type { ProcessOptions } from '../sys/process.js'
-import { Sys } from '../sys/sys.js'
 import type { Mdev } from '../vfio/index.js'
 import { testDevice } from './devices.js'
 import { type BenchFunction, callNumbers, Program, type ProgramMachine } from './program.js'
@@ -36,6 +35,7 @@ export interface BenchOptions
     | 'namespaceDevices'
     | 'ramBytes'
     | 'detectStaleUse'
+    | 'record'
   > {
   /** The model of both functions. */
   readonly device?: DeviceModel
@@ -103,8 +103,7 @@ export class Bench<Unit extends IommuUnit = VtdUnit> {
 
   /** Starts a process. It may lock 64 MiB unless told otherwise. */
   process(options: ProcessOptions = {}): Program {
-    const { kernel } = this.machine
-    return new Program(new Sys(kernel.spawn({ memlock: 64 * 2 ** 20, ...options })), this.#on)
+    return new Program(this.machine.spawn({ memlock: 64 * 2 ** 20, ...options }), this.#on)
   }
 
   /** Makes a mediated device with a group of its own: software only, or backed by function `backing`. */

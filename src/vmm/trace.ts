@@ -1,6 +1,6 @@
 // What the VMM says about itself on the trace bus: the guest's console, and what guest actions became.
 
-import type {} from '../base/trace.js'
+import type { TraceName } from '../base/trace.js'
 
 declare module '../base/trace.js' {
   interface TraceEvents {
@@ -28,3 +28,15 @@ declare module '../base/trace.js' {
     'guest.exit': { code: number }
   }
 }
+
+/** Every event that a VMM makes: a recorded machine keeps them, so that a replay without the VMM tells the same story. */
+export const VMM_EVENTS = [
+  'vmm.container',
+  'vmm.pasid',
+  'vmm.bind',
+  'vmm.invalidate',
+  'vmm.page-request',
+  'vmm.page-response',
+  'guest.console',
+  'guest.exit',
+] as const satisfies readonly TraceName[]
