@@ -89,7 +89,7 @@ export class Case {
       cds.push(ctx)
       const inner = new Map<number, number>()
       for (const ssid of new Set(this.substreams)) {
-        const one = this.#stage1(two !== undefined, el2)
+        const one = this.#stage1(el2)
         tables.push(...one.tables)
         let at = ctx + ssid * 64
         if (fmt === 1) {
@@ -187,7 +187,7 @@ export class Case {
     return d
   }
 
-  #stage1(nested: boolean, el2: boolean) {
+  #stage1(el2: boolean) {
     const r = this.#r
     const granule = this.#wide ? 16 : r.pick([12, 14, 16] as const)
     const widest = granule === 16 ? 52 : 48
@@ -240,10 +240,11 @@ export class Case {
       if (granule === 16 && end === 1 && !(this.#wide && r.chance(0.5)))
         end = startLevel === 1 ? 2 : end
       const table = 3n | (r.chance(0.1) ? BigInt(r.below(16)) << 59n : 0n)
-      const run = end === 3 && r.chance(0.25) ? RUN[granule] : 1
+      // The first mapping finds tables empty.
+      const run = i === 0 && end === 3 && r.chance(0.5) ? RUN[granule] : 1
       this.addresses.push(upper ? BigInt.asUintN(64, va - (1n << BigInt(inputBits))) : va)
       if (run > 1) {
-        this.#run(stage, va, run, nested, { table, fresh })
+        this.#run(stage, va, run, { table, fresh })
         continue
       }
       const output = end === 3 ? this.#data(0x1_0000) : 0n
@@ -258,22 +259,14 @@ export class Case {
   }
 
   /** A contiguous run that holds an address: entries that are alike. */
-  #run(
-    s: Stage,
-    va: bigint,
-    pages: number,
-    nested: boolean,
-    options: { table: bigint; fresh: () => number },
-  ): void {
+  #run(s: Stage, va: bigint, pages: number, options: { table: bigint; fresh: () => number }): void {
     const page = 1n << BigInt(s.granule)
     const span = page * BigInt(pages)
     const first = va & -span
-    const output = nested ? this.#data(0x20_0000) : this.#data(0x20_0000)
+    const output = this.#data(0x20_0000)
     const leaf = this.#leaf(0n, true) | CONTIGUOUS
     for (let i = 0n; i < pages; i++) {
       const at = this.#map(s, first + i * page, leaf | this.#spell(output + i * page), options)
-      // Another mapping has an entry here already, or a block: no run then.
-      if (at < 0 || (this.#b.load(at) & CONTIGUOUS) === 0n) break
       this.#runs.add(at)
     }
     for (let i = 1; i < 4; i++) this.addresses.push(va ^ (page * BigInt(this.#r.below(pages))))
