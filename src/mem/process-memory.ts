@@ -13,6 +13,7 @@ import type { FrameAllocator } from './frames.js'
 import { copy } from './ram.js'
 import type { UserMemory } from './user-memory.js'
 import {
+  type FrameBacking,
   Mapping,
   type MmapBacking,
   PROT_NONE,
@@ -21,6 +22,7 @@ import {
   Vma,
   type VmaOwner,
 } from './vma.js'
+import { Withdrawals } from './withdrawals.js'
 
 /** What `mmap` may be told besides a length. */
 export interface MmapOptions {
@@ -42,6 +44,21 @@ export interface ProcessMemoryOptions {
   readonly memlockLimitPages?: number
   /** Whether the owner may lock without limit; asked each time. */
   readonly capIpcLock?: () => boolean
+}
+
+/** Hears that a range stops being what it was: before it does, and when it has. */
+interface InvalidationListener {
+  readonly before: (firstPage: number, pages: number) => void
+  readonly after: ((firstPage: number, pages: number) => void) | undefined
+}
+
+/** A stretch of pages with one protection, and one run of frames or one device behind it. */
+export interface Extent {
+  /** First and last page number. */
+  readonly first: number
+  readonly last: number
+  readonly readable: boolean
+  readonly writable: boolean
 }
 
 /** A run of pages that `pinRun` found. */
@@ -68,11 +85,13 @@ export class ProcessMemory implements UserMemory {
   /** RLIMIT_MEMLOCK in pages. */
   memlockLimitPages: number
   readonly frames: FrameAllocator
+  /** Pages that are not for devices now. */
+  readonly withdrawals = new Withdrawals()
   readonly #capIpcLock: () => boolean
   readonly #vmas = new IntervalMap<Vma>()
   readonly #cursor = this.#vmas.cursor()
   readonly #run: PinRun = { hpaPage: -1, pages: 0, reserved: false }
-  readonly #listeners = new Set<(firstPage: number, pages: number) => void>()
+  readonly #listeners = new Set<InvalidationListener>()
   #recent: Vma = NOTHING
   #before: Vma = NOTHING
   #next = MMAP_TOP_PAGE
@@ -129,6 +148,8 @@ export class ProcessMemory implements UserMemory {
         frame: hpa / PAGE_SIZE,
         bytes: this.frames.bytes(hpa, pages),
       })
+    } else if ('frame' in backing) {
+      return this.#mmapFrames(first, pages, length, backing, common)
     } else if ('bytes' in backing) {
       if (backing.bytes.length < pages * PAGE_SIZE) {
         throw new Error(`a mapping of ${pages} pages shows only ${backing.bytes.length} bytes`)
@@ -144,6 +165,35 @@ export class ProcessMemory implements UserMemory {
     this.#vmas.insert(vma.first, vma.last, vma)
     vma.owner?.get()
     return new Mapping(vma, length)
+  }
+
+  // Frames of a file, and behind their end, or where there are none, pages that nobody can touch.
+  #mmapFrames(
+    first: number,
+    pages: number,
+    length: number,
+    backing: FrameBacking,
+    common: { readonly prot: number; readonly owner: VmaOwner | undefined },
+  ): Mapping {
+    const { frame, pages: there } = backing
+    const present = Math.min(pages, there)
+    const parts: Vma[] = []
+    const shared = true
+    if (present > 0) {
+      const hpa = frame * PAGE_SIZE
+      this.frames.get(hpa, present)
+      const bytes = this.frames.bytes(hpa, present)
+      parts.push(new Vma({ ...common, first, last: first + present - 1, shared, frame, bytes }))
+    }
+    if (present < pages) {
+      const last = first + pages - 1
+      parts.push(new Vma({ ...common, first: first + present, last, shared, absent: true }))
+    }
+    for (const vma of parts) {
+      this.#vmas.insert(vma.first, vma.last, vma)
+      vma.owner?.get()
+    }
+    return new Mapping(parts[0]!, Math.min(length, parts[0]!.size))
   }
 
   /** Unmaps whole pages; holes are skipped. ErrnoError EINVAL for an unaligned or empty range. */
@@ -172,6 +222,7 @@ export class ProcessMemory implements UserMemory {
     for (const vma of found) {
       this.#replace(vma, Math.max(first, vma.first), Math.min(last, vma.last), prot)
     }
+    this.#invalidated(first, last)
   }
 
   /** A copy for a forked child: private memory copied, shared mappings shared, nothing pinned or locked. */
@@ -197,12 +248,21 @@ export class ProcessMemory implements UserMemory {
   }
 
   /**
-   * Calls `listener` before a range stops being what it was (munmap, mprotect, exit), as an MMU
-   * notifier would be. Returns what ends it.
+   * Calls `before` before a range stops being what it was (munmap, mprotect, exit), and `after` when it has, as
+   * an MMU notifier would be. Returns what ends it.
    */
-  onInvalidate(listener: (firstPage: number, pages: number) => void): () => void {
+  onInvalidate(
+    before: (firstPage: number, pages: number) => void,
+    after?: (firstPage: number, pages: number) => void,
+  ): () => void {
+    const listener = { before, after }
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
+  }
+
+  /** The stretch of one protection and one backing that holds an address; undefined where nothing is mapped. */
+  extentAt(vaddr: number): Extent | undefined {
+    return this.#at(vaddr)
   }
 
   copyIn(addr: number, into: Uint8Array, length = into.length): boolean {
@@ -248,6 +308,7 @@ export class ProcessMemory implements UserMemory {
   pin(vaddrPage: number, write: boolean): number {
     const vma = this.#at(vaddrPage * PAGE_SIZE)
     if (vma === undefined || vma.frame < 0 || !(write ? vma.writable : vma.readable)) return -1
+    if (this.withdrawals.has(vaddrPage)) return -1
     const frame = vma.frame + (vaddrPage - vma.first)
     this.frames.pin(frame)
     this.#pinned++
@@ -266,7 +327,8 @@ export class ProcessMemory implements UserMemory {
     const vma = this.#at(vaddrPage * PAGE_SIZE)
     if (vma === undefined || !(write ? vma.writable : vma.readable)) return run
     const skipped = vaddrPage - vma.first
-    const pages = Math.min(maxPages, vma.pages - skipped)
+    const pages = this.withdrawals.run(vaddrPage, Math.min(maxPages, vma.pages - skipped))
+    if (pages === 0) return run
     if (vma.frame >= 0) {
       run.hpaPage = vma.frame + skipped
       run.pages = pages
@@ -388,6 +450,7 @@ export class ProcessMemory implements UserMemory {
       const vma = cursor.value
       this.#replace(vma, Math.max(first, vma.first), Math.min(last, vma.last), undefined)
     }
+    this.#invalidated(first, last)
   }
 
   // Splits a stretch around [first, last] and drops that part (`prot` undefined) or reprotects it.
@@ -423,6 +486,10 @@ export class ProcessMemory implements UserMemory {
   }
 
   #invalidate(first: number, last: number): void {
-    for (const listener of [...this.#listeners]) listener(first, last - first + 1)
+    for (const { before } of [...this.#listeners]) before(first, last - first + 1)
+  }
+
+  #invalidated(first: number, last: number): void {
+    for (const { after } of [...this.#listeners]) after?.(first, last - first + 1)
   }
 }

@@ -4,11 +4,19 @@
  * for the call and read back after it, also when the call is refused.
  */
 import { hex, PAGE_SIZE } from '../base/addr.js'
-import { ErrnoError } from '../base/errno.js'
+import { ErrnoError, type ErrnoName } from '../base/errno.js'
 import { type Mapping, PROT_READ, PROT_WRITE } from '../mem/vma.js'
 import { EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, EventFd } from './eventfd.js'
 import type { FileDescription } from './fd-table.js'
-import { O_ACCMODE, O_RDONLY, O_RDWR, O_WRONLY } from './open-file.js'
+import {
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
+  type FileStatus,
+  O_ACCMODE,
+  O_RDONLY,
+  O_RDWR,
+  O_WRONLY,
+} from './open-file.js'
 import type { Process } from './process.js'
 import { Scratch } from './scratch.js'
 
@@ -54,7 +62,19 @@ export interface FileMapping {
   /** Readable and writable by default. */
   readonly prot?: number
   readonly at?: bigint
+  /** MAP_PRIVATE instead of MAP_SHARED. */
+  readonly copyOnWrite?: boolean
 }
+
+/** Modes of fallocate beside KEEP_SIZE: whether it must, or must not, come with it. One at a time. */
+const FALLOC_MODES = new Map<number, 'keep' | 'grow' | 'any'>([
+  [0, 'any'],
+  [FALLOC_FL_PUNCH_HOLE, 'keep'],
+  [8, 'grow'], // COLLAPSE_RANGE
+  [16, 'any'], // ZERO_RANGE
+  [32, 'grow'], // INSERT_RANGE
+  [64, 'any'], // UNSHARE_RANGE
+])
 
 /** Largest transfer of one read or write (MAX_RW_COUNT). */
 const MAX_TRANSFER = 0x7fff_f000
@@ -179,12 +199,51 @@ export class Sys {
       throw new ErrnoError('ENODEV', `mmap: ${file.kind} cannot be mapped`, 'mmap')
     }
     const length = Math.ceil(what.length / PAGE_SIZE) * PAGE_SIZE
-    const backing = file.mmap(length, offset, prot, this.process)
+    const backing = file.mmap(length, offset, prot, this.process, what.copyOnWrite !== true)
     return this.process.memory.mmap(length, { prot, backing, at: what.at, owner: description })
   }
 
   munmap(vaddr: bigint, length: number): void {
     this.process.memory.munmap(vaddr, length)
+  }
+
+  /**
+   * fallocate(2): allocates a range of a file, or with FALLOC_FL_PUNCH_HOLE frees it. ErrnoError: EINVAL (negative
+   * offset, length not positive), EOPNOTSUPP (mode), EBADF (not open for writing), ENODEV (no regular file).
+   */
+  fallocate(fd: number, mode: number, offset: bigint | number, length: bigint | number): void {
+    const { file, flags } = this.process.fds.description(fd, 'fallocate')
+    const [at, bytes] = [Number(offset), Number(length)]
+    const refuse = (code: ErrnoName, what: string) =>
+      new ErrnoError(code, `fallocate: ${what}`, 'fallocate')
+    if (at < 0 || !(bytes > 0)) throw refuse('EINVAL', `${length} bytes at ${offset}`)
+    const keeps = (mode & FALLOC_FL_KEEP_SIZE) !== 0
+    const kind = mode & ~FALLOC_FL_KEEP_SIZE
+    const exclusive = FALLOC_MODES.get(kind)
+    if (
+      exclusive === undefined ||
+      (exclusive === 'keep' && !keeps) ||
+      (exclusive === 'grow' && keeps)
+    )
+      throw refuse('EOPNOTSUPP', `mode ${mode}`)
+    if ((flags & O_ACCMODE) === O_RDONLY) throw refuse('EBADF', `${fd} is not open for writing`)
+    if (file.fallocate === undefined) throw refuse('ENODEV', `${file.kind} is no regular file`)
+    if (at + bytes >= 2 ** 63) throw refuse('EFBIG', `${length} bytes at ${offset}`)
+    file.fallocate(mode, at, bytes)
+  }
+
+  /** fstat(2), as far as it is modelled. */
+  fstat(fd: number): FileStatus {
+    const { file } = this.process.fds.description(fd, 'fstat')
+    return file.stat?.() ?? { size: 0, blockSize: PAGE_SIZE, inode: 0 }
+  }
+
+  /** ftruncate(2). ErrnoError EINVAL: negative, or a file whose size is what it is. */
+  ftruncate(fd: number, length: bigint | number): void {
+    const { file } = this.process.fds.description(fd, 'ftruncate')
+    if (Number(length) < 0 || file.truncate === undefined)
+      throw new ErrnoError('EINVAL', `ftruncate: ${file.kind} to ${length} bytes`, 'ftruncate')
+    file.truncate(Number(length))
   }
 
   /** eventfd(2). ErrnoError EINVAL for unknown flags. */
