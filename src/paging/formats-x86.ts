@@ -24,6 +24,11 @@ export interface X86Options {
   readonly physicalBits?: number
   /** 1 GB pages (CPUID 8000_0001h EDX bit 26). Default true. */
   readonly gigabytePages?: boolean
+  /**
+   * Bit of an entry that asks for encryption (CPUID 8000_001Fh EBX 5:0). It is neither reserved nor part of the
+   * address; `physicalBits` is then at most its number.
+   */
+  readonly encryptionBit?: number
 }
 
 /** Bits of an entry (SDM vol. 3, tables 5-14 to 5-20). */
@@ -74,14 +79,22 @@ export function x86Leaf(permissions: number): bigint {
   return entry
 }
 
+const without = (ranges: readonly BitRange[], hole: number | undefined): readonly BitRange[] =>
+  ranges.flatMap(([hi, lo]): readonly BitRange[] => {
+    if (hole === undefined || hole > hi || hole < lo) return [[hi, lo]]
+    const above: BitRange = [hi, hole + 1]
+    const below: BitRange = [hole - 1, lo]
+    return [above, below].filter(([high, low]) => high >= low)
+  })
+
 /** The family of x86-64 formats; `names` are the entries' from PML5 down. */
 export function x86Like(
   name: string,
   spec: string,
   names: readonly [string, string, string, string, string],
-  { levels = 4, physicalBits = 52, gigabytePages = true }: X86Options,
+  { levels = 4, physicalBits = 52, gigabytePages = true, encryptionBit }: X86Options,
 ): PageTableFormat {
-  const wide: readonly BitRange[] = beyond(physicalBits)
+  const wide = without(beyond(physicalBits), encryptionBit)
   const { P, RW, US, A, D, G, XD } = X86_ENTRY
   const [pml5e, pml4e, pdpte, pde, pte] = names
   // biome-ignore format: table
@@ -99,7 +112,7 @@ export function x86Like(
     stage: 1,
     levels: levels === 5 ? all : all.slice(1),
     input: { bits: levels === 5 ? 57 : 48, above: 'sign' },
-    address: [51, 12],
+    address: [encryptionBit === undefined ? 51 : physicalBits - 1, 12],
     present: [0, 0],
     block: { bit: 7, value: 1 },
     misplaced: 'reserved',

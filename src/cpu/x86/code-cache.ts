@@ -1,13 +1,22 @@
 // Decoded code by guest-physical address. A block is used only while memory still holds the bytes it was made of, so
 // code changed by anyone (the guest, the VMM, a device) is seen at the next block.
 
-import type { AddressSpace } from '../../mem/address-space.js'
 import type { IrOp } from '../ir/ops.js'
 import { type Decoded, decode, MAX_LENGTH } from './decode.js'
 import { Emitter } from './emitter.js'
 import type { Instruction } from './operands.js'
 import { VECTOR } from './registers.js'
 import { requireSupervisor } from './system.js'
+
+/** Memory that code is fetched from. */
+export interface CodeMemory {
+  /** Changes whenever `ramAt` may answer differently. */
+  readonly generation: number
+  ramAt(
+    address: number,
+  ): { readonly base: number; readonly size: number; readonly bytes: Uint8Array } | undefined
+  read(address: number, into: Uint8Array, start?: number, length?: number): boolean
+}
 
 /** An instruction ready to run. */
 export interface CompiledInstruction {
@@ -68,13 +77,21 @@ const endsBlock = (d: Exclude<Decoded, 'short'>): boolean =>
 
 /** Finds or makes the block at a physical address. */
 export class CodeCache {
-  readonly #space: AddressSpace
+  #space: CodeMemory
   #blocks = new Map<number, Block>()
   #region: { readonly base: number; readonly size: number; readonly bytes: Uint8Array } | undefined
   #generation = -1
 
-  constructor(space: AddressSpace) {
+  constructor(space: CodeMemory) {
     this.#space = space
+  }
+
+  /** Fetches from other memory from now on. */
+  useMemory(space: CodeMemory): void {
+    this.#space = space
+    this.#generation = -1
+    this.#region = undefined
+    this.#blocks = new Map()
   }
 
   /**

@@ -4,7 +4,7 @@
 import type { AddressSpace } from '../../mem/address-space.js'
 import type { Core, Exit } from '../core.js'
 import { evaluate } from '../ir/evaluator.js'
-import { type Block, CodeCache } from './code-cache.js'
+import { type Block, CodeCache, type CodeMemory } from './code-cache.js'
 import type { X86Machine } from './machine.js'
 import { ACCESS, type MemoryPort, type SystemPort } from './ports.js'
 import {
@@ -57,6 +57,11 @@ export class X86Core implements Core, X86Machine {
   /** Instructions retired, iterations of string instructions and deliveries of events each counting as one. */
   get retired(): number {
     return this.#retired
+  }
+
+  /** Fetches code from other memory than it was made with: plaintext of encrypted pages. */
+  fetchFrom(memory: CodeMemory): void {
+    this.#code.useMemory(memory)
   }
 
   requestExit(): void {

@@ -5,7 +5,7 @@
 import { halves, join, split } from '../../base/addr.js'
 import type { AddressSpace } from '../../mem/address-space.js'
 import type { RamRegion } from '../../mem/ram.js'
-import { X86_4LEVEL, X86_5LEVEL } from '../../paging/formats-x86.js'
+import { X86_4LEVEL, X86_5LEVEL, x86Format } from '../../paging/formats-x86.js'
 import {
   ACCESS_AC,
   ACCESS_EXECUTE,
@@ -27,6 +27,8 @@ import {
   Walk,
 } from '../../paging/walk.js'
 import { createWalker, type Walker } from '../../paging/walker.js'
+import type { Encryption } from '../sev/encryption.js'
+import { CIPHERED, PlainPage } from '../sev/private-memory.js'
 import { type MemorySurroundings, PhysicalAccess } from './physical.js'
 import { ACCESS, type MemoryPort } from './ports.js'
 import { ABORT, CR0, CR4, EFER, FLAG, VECTOR, type X86State } from './registers.js'
@@ -59,10 +61,12 @@ export class Mmu implements MemoryPort {
   readonly #around: MemorySurroundings
   readonly #memory: AddressSpace
   readonly #physical: PhysicalAccess
-  readonly #fourLevel: Walker
-  readonly #fiveLevel: Walker
+  #fourLevel: Walker
+  #fiveLevel: Walker
   readonly #walk = new Walk()
   #walker: Walker
+  /** The guest's memory key, if it has one. */
+  #encryption: Encryption | undefined
   #root = 0
   /** Control bits in the walker's words. */
   #modes = 0
@@ -107,6 +111,36 @@ export class Mmu implements MemoryPort {
       ((s.efer & EFER.NXE) !== 0 ? ACCESS_NXE : 0)
     if ((s.cr4 & CR4.PCIDE) === 0) this.tlb.pcid = 0
     this.flush()
+  }
+
+  /**
+   * From now on this processor works under a memory key: tables are private, the leaf's C-bit decides for data (APM
+   * vol. 2, 15.34). Its translations to plaintext end when the plaintext is put away.
+   */
+  encrypt(encryption: Encryption): void {
+    const { memory, cBit: encryptionBit, physicalBits } = encryption
+    const walker = (levels: 4 | 5) =>
+      createWalker(x86Format({ levels, physicalBits, encryptionBit }), memory.tables)
+    this.#encryption = encryption
+    this.#fourLevel = walker(4)
+    this.#fiveLevel = walker(5)
+    this.#physical.encrypt(memory)
+    this.reload()
+  }
+
+  /** Plaintext was put away. */
+  plaintextGone(): void {
+    this.tlb.flushWhere(i => this.tlb.ram[i] instanceof PlainPage)
+  }
+
+  /** A page got plaintext: what leads to its own bytes goes. */
+  plaintextMade({ home, offset }: PlainPage): void {
+    const at = home.bytes.byteOffset + offset
+    this.tlb.flushWhere(i => {
+      const ram = this.tlb.ram[i]
+      if (ram === undefined || ram.bytes.buffer !== home.bytes.buffer) return false
+      return ram.bytes.byteOffset + this.tlb.offset[i]! === at
+    })
   }
 
   /** Drops every translation, and looks again where the APIC is. */
@@ -270,7 +304,9 @@ export class Mmu implements MemoryPort {
 
   enqueue(hi: number, lo: number, bytes: Uint8Array): boolean {
     const at = this.translate(hi, lo, ACCESS.WRITE)
-    return at >= 0 && this.#memory.writeDeferrable(at, bytes)
+    if (at < 0) return false
+    this.#encryption?.memory.settle()
+    return this.#memory.writeDeferrable(at, bytes)
   }
 
   translate(hi: number, lo: number, access: number): number {
@@ -286,7 +322,8 @@ export class Mmu implements MemoryPort {
   // ---- inside ----
 
   #setRoot(): void {
-    this.#root = Number(this.#state.cr3 & CR3_ROOT)
+    const mask = this.#encryption?.addressMask ?? CR3_ROOT
+    this.#root = Number(this.#state.cr3 & CR3_ROOT & mask)
   }
 
   #need(access: number): number {
@@ -328,15 +365,16 @@ export class Mmu implements MemoryPort {
       s.pageFault(join(hi, lo), this.#errorCode(access, user))
       return -1
     }
-    return this.#keep(hi, lo)
+    return this.#keep(hi, lo, (access & ACCESS.WRITE) !== 0)
   }
 
-  #keep(hi: number, lo: number): number {
+  #keep(hi: number, lo: number, write: boolean): number {
     const w = this.#walk
     const { permissions, dirty } = w
     const page = w.output - (w.output % 4096)
     const apic = page === this.#physical.apicPage
     if (!apic && !this.#physical.home(page)) this.#around.populate(page)
+    if (this.#encryption !== undefined && !apic) return this.#keepUnderKey(hi, lo, page, write)
     const i = this.tlb.take(hi, lo, w.pageBits, (permissions & PERM_GLOBAL) !== 0 && this.#pge)
     const ram = apic ? undefined : this.#memory.ramAt(page)
     const writes = dirty && (ram === undefined || !this.#around.readOnly(ram))
@@ -346,6 +384,29 @@ export class Mmu implements MemoryPort {
       this.tlb.ram[i] = ram
       this.tlb.view[i] = viewOf(ram)
       this.tlb.offset[i] = page - ram.base
+    }
+    return i
+  }
+
+  // A page under a key: plaintext for a private leaf, its own bytes for a shared one. A shared page is written through
+  // the translation only once a write was asked for, so that the first write is noticed.
+  #keepUnderKey(hi: number, lo: number, page: number, write: boolean): number {
+    const w = this.#walk
+    const { permissions, dirty } = w
+    const { memory, leafBit } = this.#encryption!
+    const own = this.#memory.ramAt(page)
+    const isPrivate = own !== undefined && (memory.lastEntryHigh & leafBit) !== 0
+    const plain = isPrivate ? memory.page(page) : undefined
+    if (own !== undefined && !isPrivate) memory.share(page, write)
+    const i = this.tlb.take(hi, lo, w.pageBits, (permissions & PERM_GLOBAL) !== 0 && this.#pge)
+    const writable = own === undefined || !this.#around.readOnly(own)
+    this.tlb.allow[i] = this.#allowed(permissions, dirty && writable && (isPrivate || write))
+    this.tlb.page[i] = plain === undefined ? page : page + CIPHERED
+    const ram = plain ?? own
+    if (ram !== undefined) {
+      this.tlb.ram[i] = ram
+      this.tlb.view[i] = viewOf(ram)
+      this.tlb.offset[i] = plain === undefined ? page - ram.base : 0
     }
     return i
   }

@@ -4,6 +4,7 @@
 import { halves, split } from '../../base/addr.js'
 import type { AddressSpace } from '../../mem/address-space.js'
 import type { RamRegion } from '../../mem/ram.js'
+import { CIPHERED, type PrivateMemory } from '../sev/private-memory.js'
 import { ABORT, type X86State } from './registers.js'
 
 /** What surrounds a processor's memory. */
@@ -29,11 +30,17 @@ export class PhysicalAccess {
   readonly #state: X86State
   readonly #around: MemorySurroundings
   readonly #memory: AddressSpace
+  #cipher: PrivateMemory | undefined
 
   constructor(state: X86State, around: MemorySurroundings) {
     this.#state = state
     this.#around = around
     this.#memory = around.memory
+  }
+
+  /** Puts the accesses of a guest with an encryption key between this processor and its memory. */
+  encrypt(cipher: PrivateMemory | undefined): void {
+    this.#cipher = cipher
   }
 
   /** Whether memory or a device is at an address. */
@@ -43,6 +50,14 @@ export class PhysicalAccess {
 
   /** Reads `length` bytes of one page into `into` from its byte `start`. */
   read(address: number, into: Uint8Array, start: number, length: number): void {
+    const cipher = this.#cipher
+    if (cipher !== undefined) {
+      if (address >= CIPHERED) {
+        cipher.read(address, into, start, length)
+        return
+      }
+      this.#open(cipher, address, false)
+    }
     const apic = address - this.apicPage
     if (this.apicPage >= 0 && apic >= 0 && apic < 4096) {
       split(length > 8 ? 0n : this.#around.apicRead(apic, length))
@@ -56,6 +71,18 @@ export class PhysicalAccess {
 
   /** Writes `length` bytes of `from`, from its byte `start`, inside one page. */
   write(address: number, from: Uint8Array, start: number, length: number): void {
+    const cipher = this.#cipher
+    if (cipher !== undefined) {
+      if (address >= CIPHERED) {
+        const at = address - CIPHERED
+        const ram = this.#memory.ramAt(at)
+        if (ram !== undefined && this.#around.readOnly(ram))
+          this.#leave(at, from, start, length, true)
+        else cipher.write(address, from, start, length)
+        return
+      }
+      this.#open(cipher, address, true)
+    }
     const apic = address - this.apicPage
     if (this.apicPage >= 0 && apic >= 0 && apic < 4096) {
       if (length > 8) return
@@ -70,6 +97,12 @@ export class PhysicalAccess {
     const here = ram === undefined ? this.#memory.mmioAt(address) : !this.#around.readOnly(ram)
     if (here) this.#memory.write(address, from, start, length)
     else this.#leave(address, from, start, length, true)
+  }
+
+  // Before an access that is not private: what others see of the page, or of all memory if a device hears of it.
+  #open(cipher: PrivateMemory, address: number, write: boolean): void {
+    if (this.#memory.ramAt(address) === undefined) cipher.settle()
+    else cipher.share(address, write)
   }
 
   // Leaves the core, at most eight bytes at a time; the instruction runs again with the answers.

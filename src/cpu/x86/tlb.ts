@@ -85,6 +85,11 @@ export class Tlb {
     }
   }
 
+  /** Everything whose view `which` names, by slot. */
+  flushWhere(which: (slot: number) => boolean): void {
+    for (let i = 0; i < ENTRIES; i++) if (this.#used[i] === 1 && which(i)) this.#drop(i)
+  }
+
   /**
    * What translates one linear address under a PCID: INVPCID type 0; `withGlobal` for INVLPG, which drops global
    * entries whatever their PCID. Every piece of a large page goes with it.
