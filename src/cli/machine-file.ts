@@ -71,6 +71,31 @@ export function parseMachine(json: unknown, path: string): MachineDescription {
   }
 }
 
+/** The description of a recorded machine, from the text its history begins with. UsageError when a program made it of more. */
+export function recordedMachine(text: string, path: string): MachineDescription {
+  const wrong = (what: string) => new UsageError(`history ${path}: ${what}`)
+  let made: unknown
+  try {
+    made = JSON.parse(text)
+  } catch {
+    throw wrong('its first line does not describe a machine')
+  }
+  const { devices, drivers, ...rest } = (made ?? {}) as Record<string, unknown>
+  if (!Array.isArray(devices)) throw wrong('its first line does not describe a machine')
+  if (drivers)
+    throw wrong('its machine has drivers of a program: restore it there, with Machine.restore')
+  const places = devices.map((device: unknown) => {
+    const { at, model, vfs } = (device ?? {}) as { at: string; model: string; vfs: number }
+    const found = Object.values(MODELS).find(m => m.name === model)
+    if (!found)
+      throw wrong(
+        `its device ${JSON.stringify(model)} is a program's: restore it there, with Machine.restore`,
+      )
+    return { at, model: found, vfs }
+  })
+  return { ...rest, devices: places } as MachineDescription
+}
+
 /** A machine as rows: what the host has, and the functions with their capabilities. */
 export function describeMachine(machine: Machine): { host: string[][]; functions: string[][] } {
   const { description, unit, fabric, iommu } = machine

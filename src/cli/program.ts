@@ -6,6 +6,7 @@ import { abiCommand } from './abi.js'
 import { explainCommand } from './explain.js'
 import { lspciCommand, normaliseDumpFlags } from './lspci.js'
 import { UsageError } from './output.js'
+import { replayCommand } from './replay.js'
 import { runCommand } from './run.js'
 import { walkCommand } from './walk.js'
 
@@ -19,7 +20,14 @@ export async function main(args: readonly string[]): Promise<number> {
     .showHelpAfterError('(add --help for the options)')
     .exitOverride()
   let status = 0
-  for (const make of [runCommand, explainCommand, walkCommand, lspciCommand, abiCommand])
+  for (const make of [
+    runCommand,
+    replayCommand,
+    explainCommand,
+    walkCommand,
+    lspciCommand,
+    abiCommand,
+  ])
     program.addCommand(
       make(code => {
         status = code

@@ -1,14 +1,16 @@
 // `vfio-emu run`: a guest on an emulated host, with one device passed through, told step by step.
 
+import { writeFileSync } from 'node:fs'
 import { Command, Option } from 'commander'
-import { explain } from '../explain/index.js'
+import { formatHistory } from '../history/index.js'
 import { createMachine, type Machine } from '../machine.js'
-import type { GuestEnd } from '../vmm/vmm.js'
+import { VMM_EVENTS } from '../vmm/trace.js'
 import { GUEST, readImage, runGuest } from './guest.js'
-import { describeMachine, loadMachine } from './machine-file.js'
-import { columns, formatBytes, formatTime, style, toJson } from './output.js'
+import { loadMachine } from './machine-file.js'
+import { style, UsageError } from './output.js'
 import { jsonScenario, SCENARIOS, type Scenario, textScenario } from './scenarios.js'
-import { type Step, Story } from './story.js'
+import { Story } from './story.js'
+import { jsonTeller, out, textTeller } from './tellers.js'
 import { startTrace } from './trace-file.js'
 
 interface RunOptions {
@@ -16,6 +18,7 @@ interface RunOptions {
   readonly iommu: 'vt-d'
   readonly machine?: string
   readonly trace?: string
+  readonly record?: string
   readonly detectStaleUse?: boolean
   readonly json?: boolean
   readonly all?: boolean
@@ -39,6 +42,7 @@ export function runCommand(finish: (status: number) => void): Command {
     .addOption(new Option('--iommu <kind>', "the host's IOMMU").choices(['vt-d']).default('vt-d'))
     .option('--machine <FILE>', 'machine description, JSON (see docs/guides/machine-files.md)')
     .option('--trace <FILE>', 'write every trace event to FILE: .json for Perfetto, else NDJSON')
+    .option('--record <FILE>', 'keep what came to the machine in FILE, for `vfio-emu replay`')
     .option(
       '--detect-stale-use',
       'report translations used after their tables changed, not invalidated',
@@ -73,7 +77,10 @@ function run(options: RunOptions): number {
   const machine = createMachine({
     ...description,
     ...(options.detectStaleUse && { detectStaleUse: true }),
+    ...(options.record && { record: true }),
   })
+  machine.recordRemarks(VMM_EVENTS)
+  if (options.record) writeHistory(machine, options.record)
   const tell = options.json ? jsonTeller() : textTeller()
   const endTrace = options.trace ? startTrace(machine, options.trace) : () => {}
   const story = new Story(machine, tell.step)
@@ -85,6 +92,7 @@ function run(options: RunOptions): number {
     const fresh = machine.staleUses.length === 0
     const good = end.kind === 'exit' && end.code === 0 && clean && fresh
     tell.end(machine, story, end, holdings, good)
+    if (options.record) writeHistory(machine, options.record)
     return good ? 0 : 1
   } finally {
     story.end()
@@ -92,94 +100,10 @@ function run(options: RunOptions): number {
   }
 }
 
-const LEGEND = [
-  "GVA is the process's own pointer; the guest's table makes a GPA of it (first stage), the host's table an HPA (second stage).",
-  'Time is virtual: one guest instruction takes a nanosecond.',
-]
-
-interface Teller {
-  machine(machine: Machine): void
-  step(step: Step): void
-  end(machine: Machine, story: Story, end: GuestEnd, holdings: object, good: boolean): void
-}
-
-const out = (line: string) => process.stdout.write(`${line}\n`)
-
-/** NDJSON: one object a line, the same steps in the same order. */
-function jsonTeller(): Teller {
-  return {
-    machine: machine => out(toJson({ topic: 'machine', ...describeMachine(machine) })),
-    step: ({ at, topic, data, text }) => out(toJson({ at, topic, text, ...data })),
-    end: (machine, story, end, holdings, good) => {
-      out(toJson({ at: machine.clock.now, topic: 'teardown', ...holdings }))
-      out(toJson({ at: machine.clock.now, topic: 'summary', verified: good, end, ...story.totals }))
-    },
-  }
-}
-
-function textTeller(): Teller {
-  const paint: Partial<Record<Step['topic'], (s: string) => string>> = {
-    guest: style.guest,
-    fault: style.bad,
-  }
-  let section = ''
-  const head = (name: string) => {
-    if (section === name) return
-    section = name
-    out(`\n${style.heading(name)}`)
-  }
-  return {
-    machine(machine) {
-      head('machine')
-      const { host, functions } = describeMachine(machine)
-      for (const line of columns(host)) out(`  ${line}`)
-      for (const line of columns(functions)) out(`  ${line}`)
-    },
-    step({ at, topic, text, failed }) {
-      if (topic !== 'container' && section !== 'journey') {
-        head('journey')
-        for (const line of LEGEND) out(`  ${style.quiet(line)}`)
-      }
-      if (topic === 'container') head('container')
-      const colour = failed ? style.bad : (paint[topic] ?? ((s: string) => s))
-      out(`${style.quiet(formatTime(at))}  ${style.quiet(topic.padEnd(9))}  ${colour(text)}`)
-    },
-    end(machine, story, end, holdings, good) {
-      head('teardown')
-      const held = Object.entries(holdings).map(([name, n]) => [name, `${n} left`])
-      for (const line of columns(held)) out(`  ${line}`)
-      head('summary')
-      const t = story.totals
-      const rows = [
-        ['guest', describeEnd(end)],
-        ['DMA', `${t.dmas} transfers, ${formatBytes(t.bytes)}; ${t.refused} refused or deferred`],
-        ['PASIDs', `${t.pasids} allocated, ${t.binds} bound, ${t.unbinds} unbound`],
-        ['page requests', `${t.pageRequests}`],
-        ['interrupts', `${t.interrupts}`],
-        ...(machine.description.detectStaleUse ? [['stale uses', `${t.staleUses}`]] : []),
-        ['virtual time', formatTime(machine.clock.now).trim()],
-      ]
-      for (const line of columns(rows)) out(`  ${line}`)
-      for (const use of machine.staleUses) out(`\n${explain(use)}`)
-      const verdict = good
-        ? style.good('verified by the guest, nothing leaked')
-        : style.bad('failed')
-      out(`\n${verdict}`)
-    },
-  }
-}
-
-function describeEnd(end: GuestEnd): string {
-  switch (end.kind) {
-    case 'exit':
-      return end.code === 0 ? 'exited 0: every byte verified' : `exited ${end.code}`
-    case 'unexpected':
-      return `stopped by KVM exit ${end.reason}`
-    case 'shutdown':
-      return 'triple fault'
-    case 'stuck':
-      return 'halted with nothing left that could wake it'
-    case 'limit':
-      return 'still running at the limit'
+function writeHistory(machine: Machine, path: string): void {
+  try {
+    writeFileSync(path, formatHistory(machine.save()))
+  } catch (error) {
+    throw new UsageError(`cannot write the history ${path}: ${(error as Error).message}`)
   }
 }

@@ -17,21 +17,24 @@ async function outputOf(example: string): Promise<string> {
   return lines.join('\n')
 }
 
-describe.each(['first-passthrough', 'writing-a-device', 'pasid', 'reading-a-fault'])(
-  'guide %s',
-  name => {
-    const text = read(`${name}.md`)
-    const block = (language: string) =>
-      new RegExp(`\`\`\`${language}\\n([\\s\\S]*?)\`\`\``).exec(text)?.[1]
+describe.each([
+  'first-passthrough',
+  'writing-a-device',
+  'pasid',
+  'reading-a-fault',
+  'record-replay',
+])('guide %s', name => {
+  const text = read(`${name}.md`)
+  const block = (language: string) =>
+    new RegExp(`\`\`\`${language}\\n([\\s\\S]*?)\`\`\``).exec(text)?.[1]
 
-    it('shows the program that is run', () => {
-      expect(block('ts')).toBe(read(`examples/${name}.ts`))
-    })
-    it('says what the program prints', async () => {
-      expect(block('text')?.trimEnd()).toBe(await outputOf(`examples/${name}.ts`))
-    })
-  },
-)
+  it('shows the program that is run', () => {
+    expect(block('ts')).toBe(read(`examples/${name}.ts`))
+  })
+  it('says what the program prints', async () => {
+    expect(block('text')?.trimEnd()).toBe(await outputOf(`examples/${name}.ts`))
+  })
+})
 
 it('the README shows the program that is run, and what it prints', async () => {
   const readme = readFileSync(resolve(guides, '../../README.md'), 'utf8')

@@ -1,0 +1,103 @@
+// How a run of the SVA guest is told: step by step to people, and as NDJSON to programs. `run` and `replay` speak so.
+
+import { explain } from '../explain/index.js'
+import type { Machine } from '../machine.js'
+import type { GuestEnd } from '../vmm/vmm.js'
+import { describeMachine } from './machine-file.js'
+import { columns, formatBytes, formatTime, style, toJson } from './output.js'
+import type { Step, Story } from './story.js'
+
+const LEGEND = [
+  "GVA is the process's own pointer; the guest's table makes a GPA of it (first stage), the host's table an HPA (second stage).",
+  'Time is virtual: one guest instruction takes a nanosecond.',
+]
+
+/** How a run is told: to people or to programs. */
+export interface Teller {
+  machine(machine: Machine): void
+  step(step: Step): void
+  end(machine: Machine, story: Story, end: GuestEnd, holdings: object, good: boolean): void
+}
+
+/** Prints a line. */
+export const out = (line: string): boolean => process.stdout.write(`${line}\n`)
+
+/** NDJSON: one object a line, the same steps in the same order. */
+export function jsonTeller(): Teller {
+  return {
+    machine: machine => out(toJson({ topic: 'machine', ...describeMachine(machine) })),
+    step: ({ at, topic, data, text }) => out(toJson({ at, topic, text, ...data })),
+    end: (machine, story, end, holdings, good) => {
+      out(toJson({ at: machine.clock.now, topic: 'teardown', ...holdings }))
+      out(toJson({ at: machine.clock.now, topic: 'summary', verified: good, end, ...story.totals }))
+    },
+  }
+}
+
+/** For people: sections, aligned lines, restrained colour. */
+export function textTeller(): Teller {
+  const paint: Partial<Record<Step['topic'], (s: string) => string>> = {
+    guest: style.guest,
+    fault: style.bad,
+  }
+  let section = ''
+  const head = (name: string) => {
+    if (section === name) return
+    section = name
+    out(`\n${style.heading(name)}`)
+  }
+  return {
+    machine(machine) {
+      head('machine')
+      const { host, functions } = describeMachine(machine)
+      for (const line of columns(host)) out(`  ${line}`)
+      for (const line of columns(functions)) out(`  ${line}`)
+    },
+    step({ at, topic, text, failed }) {
+      if (topic !== 'container' && section !== 'journey') {
+        head('journey')
+        for (const line of LEGEND) out(`  ${style.quiet(line)}`)
+      }
+      if (topic === 'container') head('container')
+      const colour = failed ? style.bad : (paint[topic] ?? ((s: string) => s))
+      out(`${style.quiet(formatTime(at))}  ${style.quiet(topic.padEnd(9))}  ${colour(text)}`)
+    },
+    end(machine, story, end, holdings, good) {
+      head('teardown')
+      const held = Object.entries(holdings).map(([name, n]) => [name, `${n} left`])
+      for (const line of columns(held)) out(`  ${line}`)
+      head('summary')
+      const t = story.totals
+      const rows = [
+        ['guest', describeEnd(end)],
+        ['DMA', `${t.dmas} transfers, ${formatBytes(t.bytes)}; ${t.refused} refused or deferred`],
+        ['PASIDs', `${t.pasids} allocated, ${t.binds} bound, ${t.unbinds} unbound`],
+        ['page requests', `${t.pageRequests}`],
+        ['interrupts', `${t.interrupts}`],
+        ...(machine.description.detectStaleUse ? [['stale uses', `${t.staleUses}`]] : []),
+        ['virtual time', formatTime(machine.clock.now).trim()],
+      ]
+      for (const line of columns(rows)) out(`  ${line}`)
+      for (const use of machine.staleUses) out(`\n${explain(use)}`)
+      const verdict = good
+        ? style.good('verified by the guest, nothing leaked')
+        : style.bad('failed')
+      out(`\n${verdict}`)
+    },
+  }
+}
+
+function describeEnd(end: GuestEnd): string {
+  switch (end.kind) {
+    case 'exit':
+      return end.code === 0 ? 'exited 0: every byte verified' : `exited ${end.code}`
+    case 'unexpected':
+      return `stopped by KVM exit ${end.reason}`
+    case 'shutdown':
+      return 'triple fault'
+    case 'stuck':
+      return 'halted with nothing left that could wake it'
+    case 'limit':
+      return 'still running at the limit'
+  }
+}
