@@ -1,6 +1,7 @@
 // Nonsense of every kind, drawn from a seed: nothing throws, hangs, or reads outside memory.
 import { describe, expect, it } from 'vitest'
-import type { AddressSpace } from '../../../src/mem/address-space.js'
+import { often } from '../../support/long.js'
+import { watched } from '../watched.js'
 import { Bench, descriptor, FULL, GCMD, REG } from './bench.js'
 
 /** Mulberry32. */
@@ -20,27 +21,14 @@ function random(seed: number) {
   }
 }
 
-/** Watches that the unit touches only whole homes or asks politely: every access is inside 52 bits. */
-function watched(b: Bench): void {
-  const { memory } = b
-  for (const name of ['readEntry', 'orEntry', 'read', 'write', 'writeU32'] as const) {
-    const real = memory[name].bind(memory) as (...args: unknown[]) => unknown
-    ;(memory as unknown as Record<string, unknown>)[name] = (at: number, ...rest: unknown[]) => {
-      if (!Number.isInteger(at) || at < 0 || at >= 2 ** 52) throw new Error(`${name} at ${at}`)
-      return real(at, ...rest)
-    }
-  }
-  void (memory satisfies AddressSpace)
-}
-
-const seeds = [1, 2, 3, 4]
+const seeds = Array.from({ length: often(4, 40) }, (_, i) => i + 1)
 /** What is off by default. */
 const EVERYTHING = { postedInterrupts: true, protectedLowMemory: true, protectedHighMemory: true }
 
 describe('VT-d under fuzz', () => {
   it.each(seeds)('register writes of any size anywhere, seed %i', seed => {
     const b = new Bench({ ramBytes: 2 << 20, config: seed % 2 ? {} : EVERYTHING })
-    watched(b)
+    watched(b.memory)
     b.memory.addMmio(0xfed9_0000, 0x1000, b.unit, 'unit')
     const r = random(seed)
     const interesting = [...Object.values(REG), 0x64, 0x68, 0x70, 0x78]
@@ -67,7 +55,7 @@ describe('VT-d under fuzz', () => {
 
   it.each(seeds)('random tables: every request is answered, seed %i', seed => {
     const b = new Bench({ ramBytes: 1 << 20 })
-    watched(b)
+    watched(b.memory)
     const r = random(seed)
     const words = b.ram.words
     const fill = () => {
@@ -123,7 +111,7 @@ describe('VT-d under fuzz', () => {
 
   it.each(seeds)('random interrupt entries: remapped, posted or refused, seed %i', seed => {
     const b = new Bench({ ramBytes: 2 << 20, config: EVERYTHING })
-    watched(b)
+    watched(b.memory)
     const r = random(seed)
     const table = b.alloc()
     b.w64(REG.IRTA, BigInt(table) | (seed % 2 ? 0x800n : 0n) | 7n)
@@ -149,7 +137,7 @@ describe('VT-d under fuzz', () => {
 
   it.each(seeds)('random descriptors: the queue ends or stops, seed %i', seed => {
     const b = new Bench({ ramBytes: 2 << 20 })
-    watched(b)
+    watched(b.memory)
     const r = random(seed)
     b.startQueue(seed % 2 === 0, 1)
     if (seed % 2 === 0) b.scalable()
