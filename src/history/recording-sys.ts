@@ -4,6 +4,7 @@
 import type { ErrnoError } from '../base/errno.js'
 import { Mapping } from '../mem/vma.js'
 import type { EventFd } from '../sys/eventfd.js'
+import type { FileStatus } from '../sys/open-file.js'
 import type { Process } from '../sys/process.js'
 import { type FileMapping, type IoctlArgument, Sys, type UserBuffer } from '../sys/sys.js'
 import type { Called } from './log.js'
@@ -141,6 +142,24 @@ export class RecordingSys extends Sys {
   override munmap(vaddr: bigint, length: number): void {
     this.#keep('munmap', [vaddr, length], () => super.munmap(vaddr, length))
     this.#recorder.unmapped(this.process.pid, Number(vaddr), length)
+  }
+
+  override fallocate(
+    fd: number,
+    mode: number,
+    offset: bigint | number,
+    length: bigint | number,
+  ): void {
+    const args = [fd, mode, offset, length]
+    this.#keep('fallocate', args, () => super.fallocate(fd, mode, offset, length))
+  }
+
+  override fstat(fd: number): FileStatus {
+    return super.fstat(fd)
+  }
+
+  override ftruncate(fd: number, length: bigint | number): void {
+    this.#keep('ftruncate', [fd, length], () => super.ftruncate(fd, length))
   }
 
   override eventfd(initial = 0, flags = 0): number {

@@ -217,6 +217,8 @@ const CALLS: Readonly<Record<string, Call>> = {
   read:    (sys, [fd, what]) => sys.read(fd as number, what as Uint8Array),
   write:   (sys, [fd, from]) => sys.write(fd as number, from as UserBuffer),
   munmap:  (sys, [vaddr, length]) => sys.munmap(vaddr as bigint, length as number),
+  fallocate: (sys, [fd, mode, offset, length]) => sys.fallocate(fd as number, mode as number, offset as number, length as number),
+  ftruncate: (sys, [fd, length]) => sys.ftruncate(fd as number, length as number),
   eventfd: (sys, [initial, flags]) => sys.eventfd(initial as number, flags as number),
   exit:    sys => sys.exit(),
 }
