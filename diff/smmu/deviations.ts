@@ -333,12 +333,13 @@ const forms: readonly Form[] = [
   {
     name: 'violation of what tables no longer say',
     reason:
-      'SMMUv3 3.21.3: what changes in tables is seen after an invalidation at the latest; QEMU refuses what a cached translation forbids, we look at the tables before we refuse',
+      'SMMUv3 3.21.3: what changes in tables is seen after an invalidation at the latest; QEMU refuses (and does not always record) what a cached translation forbids, we look at the tables before we refuse',
     explains: d => {
       const names = fields(d)
       const alike = names?.size === 1 && names.has('type')
       return (
-        typeOf(d.qemu) === F_PERMISSION &&
+        refused(d.qemu) &&
+        [F_PERMISSION, undefined].includes(typeOf(d.qemu)) &&
         (alike || d.fault === undefined) &&
         cachedEarlier(d) &&
         !tlbInvalidated(d.case, d.index)

@@ -127,15 +127,21 @@ export function tlbInvalidated(c: Case, index: number, commands?: readonly bigin
     if (commands && !commands.includes(op)) continue
     if (op === 0x11n && s.words[0] >> 48n !== wordOf(c, cdOf(c)) >> 48n) continue
     const ours = op === 0x30n || ((s.words[0] >> 32n) & 0xffffn) === vmid
-    // One that names another page, and no range of pages, reaches nothing here.
-    const [, hi] = s.words
     const elsewhere =
-      [0x12n, 0x13n, 0x2an].includes(op) &&
-      (hi & 0xc00n) === 0n &&
-      BigInt.asUintN(44, hi >> 12n) !== BigInt.asUintN(44, (dmaOfCase(c, index)?.iova ?? 0n) >> 12n)
+      [0x12n, 0x13n, 0x2an].includes(op) && !covers(s.words, dmaOfCase(c, index)?.iova ?? 0n)
     if (op >= 0x10n && op <= 0x30n && ours && !elsewhere) invalidated = true
   }
   return invalidated
+}
+
+/** True when the page or range that a command names holds some of the page of an address. */
+function covers([lo, hi]: readonly [bigint, bigint], iova: bigint): boolean {
+  const page = (a: bigint) => BigInt.asUintN(44, a >> 12n)
+  const tg = (hi >> 10n) & 3n
+  if (tg === 0n) return page(hi) === page(iova)
+  const pages = (((lo >> 12n) & 31n) + 1n) << (5n * ((lo >> 20n) & 31n))
+  const distance = BigInt.asUintN(44, page(iova) - page(hi))
+  return distance < pages << (2n * tg - 2n)
 }
 
 /** True when QEMU put a DMA where an earlier one to the same 64 KB went, as if nothing had changed. */
