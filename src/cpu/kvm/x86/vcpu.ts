@@ -35,6 +35,23 @@ export class X86Vcpu extends Vcpu {
     return this.#processor.apic
   }
 
+  /** Every register that a call could show, interrupts in service and pending, and the run page. */
+  digest(): Uint8Array {
+    const { state, queued, mpState } = this.#processor
+    const { star, lstar, cstar, sfmask, kernelGsBase, tscAux, pasid } = state
+    const others = [star, lstar, cstar, sfmask, kernelGsBase, tscAux, pasid, mpState].map(BigInt)
+    const parts = [
+      transfer.saveRegs(state).bytes,
+      this.#sregs().bytes,
+      this.#debugRegisters().bytes,
+      transfer.saveEvents(state, queued).bytes,
+      new Uint8Array(BigUint64Array.from(others).buffer),
+      ...(this.apic ? [this.apic.save()] : []),
+      this.page,
+    ]
+    return Uint8Array.from(parts.flatMap(part => [...part]))
+  }
+
   memoryChanged(): void {
     this.#processor.mmu.flush()
   }
