@@ -14,7 +14,7 @@ import {
   repeats,
   STAGE_2_COMMANDS,
   spanAt,
-  stage2Leads,
+  stage2Reads,
   startBits,
   steOf,
   steWords,
@@ -369,12 +369,12 @@ const forms: readonly Form[] = [
       const [event] = d.qemu.faults
       const tables = [8, 16].map(at => wordOf(d.case, cd + at) & 0xf_ffff_ffff_f000n)
       if (d.case.unit !== 'nested') return false
-      // Without a record: CD.R is clear, and stage 2 has nothing where a table is.
+      // Without a record: CD.R is clear, and stage 2 does not let a table be read.
       if (event === undefined)
         return (
           d.fault?.stage !== 2 &&
           refused(d.qemu) &&
-          tables.some(at => !stage2Leads(d.case, at, d.index))
+          tables.some(at => !stage2Reads(d.case, at, d.index))
         )
       return field(event, 'class') === 1n && tables.includes(field(event, 'ipa') & ~0xfffn)
     },

@@ -78,8 +78,8 @@ export function concatenation(c: Case): { root: number; bytes: number; count: nu
   return { root: Number(ttb & 0xf_ffff_ffff_fff0n), bytes: 2 ** granule, count: 2 ** extra }
 }
 
-/** True when stage 2 leads somewhere from an intermediate address, by the words before a DMA. */
-export function stage2Leads(c: Case, ipa: bigint, index: number): boolean {
+/** True when stage 2 lets an intermediate address be read, by the words before a DMA. */
+export function stage2Reads(c: Case, ipa: bigint, index: number): boolean {
   const words = wordsBefore(c, index)
   const [, , s2 = 0n, ttb = 0n] = steWords(c, index)
   const granule = [12, 16, 14][Number((s2 >> 46n) & 3n)]
@@ -93,10 +93,11 @@ export function stage2Leads(c: Case, ipa: bigint, index: number): boolean {
     const mask = (1n << BigInt(level === start ? bits : granule - 3)) - 1n
     const entry = words.get(table + Number((ipa >> low) & mask) * 8) ?? 0n
     if ((entry & 1n) === 0n || (level === 3 && (entry & 2n) === 0n)) return false
-    if ((entry & 2n) === 0n) return true
+    if (level === 3 || (entry & 2n) === 0n)
+      return (entry & 0x40n) !== 0n && ((entry & 0x400n) !== 0n || (s2 & (1n << 53n)) !== 0n)
     table = Number(entry & 0xffff_ffff_f000n)
   }
-  return true
+  return false
 }
 
 /** True when a case changes its STE or CD. */
