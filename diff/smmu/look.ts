@@ -140,7 +140,7 @@ function covers([lo, hi]: readonly [bigint, bigint], iova: bigint): boolean {
   const page = (a: bigint) => BigInt.asUintN(44, a >> 12n)
   const tg = (hi >> 10n) & 3n
   if (tg === 0n) return page(hi) === page(iova)
-  const pages = (((lo >> 12n) & 31n) + 1n) << (5n * ((lo >> 20n) & 31n))
+  const pages = (((lo >> 12n) & 31n) + 1n) << ((lo >> 20n) & 31n)
   const distance = BigInt.asUintN(44, page(iova) - page(hi))
   return distance < pages << (2n * tg - 2n)
 }
