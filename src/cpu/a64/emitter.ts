@@ -3,6 +3,7 @@
 
 import { IrBuilder, type Slot } from '../ir/builder.js'
 import { EC, SLOT, SLOTS } from './registers.js'
+import { checkStack } from './routines.js'
 
 /** Width of an operation in bytes: W registers 4, X registers 8. */
 export type Width = 4 | 8
@@ -34,6 +35,43 @@ export class Emitter extends IrBuilder {
   /** Writes general register n or SP. */
   setXsp(w: Width, n: number, a: Slot): void {
     this.emit(w === 8 ? 'i64.mov' : 'i64.extendu', { d: n, a })
+  }
+
+  /** Register m shifted by a constant: 0 LSL, 1 LSR, 2 ASR, 3 ROR. */
+  shifted(w: Width, m: number, type: number, amount: number): Slot {
+    const a = this.x(m)
+    if (amount === 0 || m === 31) return a
+    if (type === 3) {
+      if (w === 8) return this.value('i64.rotrk', { a, imm: amount })
+      return this.value('i32.rotr', { a, b: this.const32(amount) })
+    }
+    const name = type === 0 ? 'shlk' : type === 1 ? 'shruk' : 'shrsk'
+    return this.value(w === 8 ? `i64.${name}` : `i32.${name}`, { a, imm: amount })
+  }
+
+  /** Register m extended as `option` says (0 to 3 unsigned from 8, 16, 32, 64 bits, 4 to 7 signed), then shifted left. */
+  extended(w: Width, m: number, option: number, shift: number): Slot {
+    const size = option & 3
+    let a = this.x(m)
+    if (size === 0 || size === 1) {
+      if (option < 4) a = this.cut(size === 0 ? 1 : 2, a)
+      else a = this.signExtend(size === 0 ? 1 : 2, a)
+    } else if (size === 2 && w === 8)
+      a = this.value(option < 4 ? 'i64.extendu' : 'i64.extends', { a })
+    if (shift === 0) return a
+    return this.value(w === 8 ? 'i64.shlk' : 'i32.shlk', { a, imm: shift })
+  }
+
+  /** Slot of a base register, after the check that a misaligned SP fails. */
+  base(n: number): Slot {
+    if (n === 31)
+      this.when(this.value('i32.andk', { a: SLOT.SP, imm: 15 }), () => this.call(checkStack))
+    return n
+  }
+
+  /** Condition n, 0 to 15, as 0 or 1. */
+  condition(n: number): Slot {
+    return this.value('nzcv.test', { a: SLOT.NZCV, imm: n })
   }
 
   /** Raises UNDEFINED. */

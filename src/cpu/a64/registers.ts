@@ -90,6 +90,8 @@ export class A64State implements IrContext {
   exclusive = false
   exclusiveAddress = 0
   exclusiveSize = 0
+  /** A load-exclusive was executed: ESR_ELx.EX of a software step. Whoever steps clears it. */
+  steppedExclusive = false
   /** SCTLR_EL1.SA or SA0, for the current EL: accesses through a misaligned SP raise SP_ALIGNMENT. */
   checksStack = false
 
@@ -200,7 +202,7 @@ export class A64State implements IrContext {
     this.el = this.spsel = 1
     this.daif = 0xf
     this.ss = this.il = this.pan = 0
-    this.exclusive = this.checksStack = false
+    this.exclusive = this.steppedExclusive = this.checksStack = false
     this.accesses.forget()
     this.leave = undefined
     this.abort = ABORT.NONE

@@ -159,6 +159,14 @@ export class IrBuilder {
     skip.imm = this.ops.length - start
   }
 
+  /** Operations that run only when an i32 value is zero. */
+  unless(condition: Slot, body: () => void): void {
+    const skip = this.emit('skip.set', { a: condition })
+    const start = this.ops.length
+    body()
+    skip.imm = this.ops.length - start
+  }
+
   /** Raises an exception when an i32 value is not zero. */
   trapWhen(condition: Slot, vector: number, error?: number): void {
     this.when(condition, () => this.trap(vector, error))

@@ -307,6 +307,10 @@ export function evaluate(
         memory.store128!(r32[2 * a + 1]!, r32[2 * a]!, op.imm, r32, 2 * b)
         if (m.abort !== 0) return false
         break
+
+      case 92 /* skip.set */:
+        if (r32[2 * a]! !== 0) i += op.imm
+        break
       default:
         throw new Error(`no such operation: ${op.code}`)
     }

@@ -132,6 +132,8 @@ export const OPS = {
   // Sixteen bytes to or from slots d or b and the one after it.
   'load.128':    op(90, 'none', 'd a n', 'memory'),
   'store.128':   op(91, 'none', 'a b n', 'memory'),
+
+  'skip.set':    op(92, 'none', 'a n', 'skip'),  // passes over n operations when a is not zero
 } as const satisfies Record<string, OpRow>
 
 export type OpName = keyof typeof OPS

@@ -282,15 +282,17 @@ it('leaves the remainder beside the quotient', () => {
   expect(context.r64[D + 1]).toBe(ALL)
 })
 
-it('skips a group when its condition is zero, and hands routines what they need', () => {
+it('skips a group when its condition is zero (or set), and hands routines what they need', () => {
   const calls: number[] = []
   const b = new IrBuilder(8, 32)
   const routine = { name: 'note', run: (_: Context, o: IrOp) => calls.push(o.imm) }
   b.when(b.const32(0), () => b.call(routine, { imm: 1 }))
   b.when(b.const32(1), () => b.call(routine, { imm: 2 }))
+  b.unless(b.const32(0), () => b.call(routine, { imm: 3 }))
+  b.unless(b.const32(1), () => b.call(routine, { imm: 4 }))
   const context = new Context()
   expect(evaluate(b.finish(), context, new Memory(context), context)).toBe(true)
-  expect(calls).toEqual([2])
+  expect(calls).toEqual([2, 3])
   b.begin()
   b.trap(13, 0)
   expect(evaluate(b.finish(), context, new Memory(context), context)).toBe(false)
@@ -310,6 +312,7 @@ it('has a case for every operation', () => {
     'store.128',
     'trap',
     'skip.zero',
+    'skip.set',
     'call',
   ]
   for (const name of Object.keys(OPS))
