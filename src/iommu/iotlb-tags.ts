@@ -27,7 +27,7 @@ export class TagTable {
   readonly #tags: Int32Array
   readonly #buckets: Int32Array
   readonly #mask: number
-  /** First tag of each domain ever seen; NONE when all of them went. */
+  /** First tag of each domain that has one. */
   readonly #domains = new Map<number, number>()
   #free = 0
 
@@ -109,9 +109,15 @@ export class TagTable {
     const previous = tags[t | DOMAIN_PREVIOUS]!
     if (next >= 0) tags[(next << 3) | DOMAIN_PREVIOUS] = previous
     if (previous >= 0) tags[(previous << 3) | DOMAIN_NEXT] = next
-    else this.#domains.set(domain, next)
+    else if (next >= 0) this.#domains.set(domain, next)
+    else this.#domains.delete(domain)
     tags[t | NEXT] = this.#free
     this.#free = tag
+  }
+
+  /** The domains that have tags; they may be released meanwhile. */
+  domains(): Iterable<number> {
+    return this.#domains.keys()
   }
 
   /** The first tag of a domain, -1 when there is none. */

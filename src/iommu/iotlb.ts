@@ -4,6 +4,7 @@
  * cost in proportion. It holds what it is told: what may be cached, and for whom, is its unit's business.
  */
 import type { Walk } from '../paging/walk.js'
+import { PageIndex } from './iotlb-pages.js'
 import { TagTable } from './iotlb-tags.js'
 
 /** Which stages made an entry, as a bit, so that invalidations can name several. */
@@ -40,6 +41,8 @@ const SMALLEST = 12
 /** Ranges of more pages than this are found by looking at the entries of a tag. */
 const MOST_PROBES = 4096
 const TWO32 = 0x1_0000_0000
+/** Up to one in so many entries are dropped one by one rather than by clearing the arrays. */
+const FEW = 8
 
 const bucketOf = (lo: number, hi: number, domain: number, pasid: number, mask: number): number => {
   const h = Math.imul(
@@ -60,6 +63,7 @@ export class Iotlb {
   readonly #buckets: Int32Array
   readonly #entries: Int32Array
   readonly #links: Int32Array
+  readonly #pages: PageIndex
   readonly #tags: TagTable
   /** Entries by log2 of page size, and a bit per size in use, from 2^12 up. */
   readonly #sizes = new Int32Array(64)
@@ -79,6 +83,7 @@ export class Iotlb {
     this.#buckets = new Int32Array(buckets)
     this.#entries = new Int32Array(capacity * 8)
     this.#links = new Int32Array(capacity * 4)
+    this.#pages = new PageIndex(capacity)
     this.#tags = new TagTable(capacity)
     this.#clear()
   }
@@ -174,6 +179,7 @@ export class Iotlb {
     entries[e | NEXT] = this.#buckets[bucket]!
     this.#buckets[bucket] = slot
     this.#join(slot, this.#tags.take(domain, pasid, source, kind))
+    this.#pages.join(slot, firstHi, firstLo, domain, kind === IOTLB_SECOND)
     if (this.#sizes[pageBits]!++ === 0) this.#sizesUsed |= 1 << (pageBits - SMALLEST)
     this.#count++
     return slot
@@ -182,7 +188,9 @@ export class Iotlb {
   /** Drops everything; answers how many entries that were, as all invalidations do. */
   invalidateAll(): number {
     const dropped = this.#count
-    if (dropped !== 0) this.#clear()
+    if (dropped * FEW < this.capacity)
+      for (const domain of this.#tags.domains()) this.invalidateDomain(domain)
+    else this.#clear()
     return dropped
   }
 
@@ -208,12 +216,20 @@ export class Iotlb {
     rangeBits: number,
     kinds = IOTLB_ANY,
   ): number {
+    const bits = Math.max(rangeBits, SMALLEST)
+    const pages = 2 ** (bits - SMALLEST)
     let dropped = 0
+    if (pages <= this.#count && pages <= MOST_PROBES) {
+      if ((kinds & ~IOTLB_SECOND) !== 0)
+        dropped += this.#dropPages(domain, hi, lo, bits, kinds, false)
+      if ((kinds & IOTLB_SECOND) !== 0)
+        dropped += this.#dropPages(domain, hi, lo, bits, kinds, true)
+      return dropped
+    }
     for (let tag = this.#tags.firstOf(domain); tag >= 0; ) {
       const next = this.#tags.nextOf(tag)
-      if ((this.#tags.kind(tag) & kinds) !== 0) {
-        dropped += this.#dropRange(tag, hi, lo, rangeBits, 0)
-      }
+      if ((this.#tags.kind(tag) & kinds) !== 0)
+        dropped += this.#dropByScanning(tag, hi, lo, bits, 0)
       tag = next
     }
     return dropped
@@ -252,6 +268,7 @@ export class Iotlb {
   #clear(): void {
     const { capacity } = this
     this.#buckets.fill(NONE)
+    this.#pages.clear()
     this.#tags.clear()
     this.#sizes.fill(0)
     for (let i = 0; i < capacity; i++) {
@@ -318,6 +335,7 @@ export class Iotlb {
     else links[(previous << 2) | TAG_NEXT] = next
     if (next >= 0) links[(next << 2) | TAG_PREVIOUS] = previous
     if (--this.#tags.count[tag]! === 0) this.#tags.release(tag)
+    this.#pages.leave(slot)
 
     entries[e | NEXT] = this.#freeEntry
     this.#freeEntry = slot
@@ -362,6 +380,45 @@ export class Iotlb {
         if ((this.permissions(slot) & keep) !== 0) continue
         this.#drop(slot)
         dropped++
+      }
+    }
+    return dropped
+  }
+
+  // Looks up every page the range can hold, of every size in use and of any PASID.
+  #dropPages(
+    domain: number,
+    hi: number,
+    lo: number,
+    rangeBits: number,
+    kinds: number,
+    second: boolean,
+  ): number {
+    const entries = this.#entries
+    let dropped = 0
+    for (let sizes = this.#sizesUsed; sizes !== 0; sizes &= sizes - 1) {
+      const bits = SMALLEST + 31 - Math.clz32(sizes & -sizes)
+      const blocks = rangeBits > bits ? 1 << (rangeBits - bits) : 1
+      const firstLo = lo & maskLo(Math.max(bits, rangeBits))
+      const firstHi = hi & maskHi(Math.max(bits, rangeBits))
+      const identity = domain | (bits << 16)
+      for (let i = 0; i < blocks; i++) {
+        const at = firstLo | (blocks === 1 ? 0 : i << bits)
+        let slot = this.#pages.first(firstHi, at, domain, second)
+        while (slot >= 0) {
+          const next = this.#pages.next(slot)
+          const e = slot << 3
+          if (
+            entries[e | LO] === at &&
+            entries[e | HI] === firstHi &&
+            (entries[e | META]! & IDENTITY) === identity &&
+            (this.kind(slot) & kinds) !== 0
+          ) {
+            this.#drop(slot)
+            dropped++
+          }
+          slot = next
+        }
       }
     }
     return dropped

@@ -6,9 +6,9 @@
 import { halves, join, split } from '../../base/addr.js'
 import type { LayoutValue } from '../../base/fields.js'
 import type { PageTableFormat } from '../../paging/format.js'
-
 import { ACCESS_FLAGS2 } from '../../paging/walk.js'
 import type { Walker } from '../../paging/walker.js'
+import { NO_PASID } from '../../pci/request.js'
 import type { SmmuConfig } from './config.js'
 import type { Context } from './contexts.js'
 import type { EventName } from './events.js'
@@ -132,19 +132,27 @@ export class Streams {
   forgetRange(streamId: number, bits: number): void {
     const span = 2 ** bits
     const from = streamId - (streamId % span)
-    for (const key of this.#streams.keys())
-      if (key >= from && key < from + span) this.#streams.delete(key)
+    if (span <= this.#streams.size)
+      for (let id = from; id < from + span; id++) this.#streams.delete(id)
+    else
+      for (const key of this.#streams.keys())
+        if (key >= from && key < from + span) this.#streams.delete(key)
   }
 
   /** Drops one CD of a stream, or all. */
   forgetContexts(streamId: number, substreamId: number | undefined): void {
     const stream = this.#streams.get(streamId)
     if (!stream) return
-    if (substreamId === undefined) stream.contexts.clear()
-    else stream.contexts.delete(substreamId)
-    for (const [key, { context }] of stream.bindings)
-      if (context && (substreamId === undefined || context.substreamId === substreamId))
-        stream.bindings.delete(key)
+    const { contexts, bindings } = stream
+    if (substreamId === undefined) {
+      contexts.clear()
+      bindings.clear()
+      return
+    }
+    contexts.delete(substreamId)
+    bindings.delete(substreamId)
+    // Requests without a PASID go by CD 0, if by any.
+    if (substreamId === 0) bindings.delete(NO_PASID)
   }
 
   /** Drops everything. */

@@ -19,6 +19,7 @@ import type { VtdConfig } from './config.js'
 import type { FaultName } from './fault-reasons.js'
 import type { FaultEntry } from './faults.js'
 import { TTM } from './registers.js'
+import { Requester } from './requester.js'
 import { PASIDS_PER_TABLE, PGTT, TT } from './tables.js'
 
 interface Memory {
@@ -77,12 +78,6 @@ export class Context {
   limit = 0
 }
 
-/** What is cached for one requester. */
-class Requester {
-  context: Context | undefined = undefined
-  readonly bindings = new Map<number, Binding>()
-}
-
 /** Reads and caches the tables of one unit. After a lookup that found nothing, `failure` and `entry` say why. */
 export class Entries {
   /** Latched RTADDR_REG. */
@@ -139,13 +134,13 @@ export class Entries {
   /** The PASID table entry for a request under `pasid`, which the context is known to reach. */
   binding(requester: number, context: Context, pasid: number): Binding | undefined {
     const cache = this.#requester(requester)
-    const known = cache.bindings.get(pasid)
+    const known = cache.binding(pasid)
     if (known) return known
     this.suppress = context.suppress
     this.entry = undefined
     const binding = this.#pasidEntry(context, pasid)
     if (binding) {
-      cache.bindings.set(pasid, binding)
+      cache.keep(pasid, binding)
       this.filled?.(requester, pasid, binding)
     }
     return binding
@@ -179,11 +174,10 @@ export class Entries {
 
   /** Drops PASID table entries: all, of a domain, or of one PASID in a domain. */
   forgetBindings(scope: 'global' | 'domain' | 'pasid', did: number, pasid: number): void {
-    for (const { bindings } of this.#requesters.values()) {
-      if (scope === 'global') bindings.clear()
-      else if (scope === 'pasid') {
-        if (bindings.get(pasid)?.did === did) bindings.delete(pasid)
-      } else for (const [key, b] of bindings) if (b.did === did) bindings.delete(key)
+    for (const cache of this.#requesters.values()) {
+      if (scope === 'global') cache.dropAll()
+      else if (scope === 'pasid') cache.drop(did, pasid)
+      else cache.dropDomain(did)
     }
   }
 
