@@ -34,13 +34,13 @@ function productError(x: number, y: number, p: number): number {
   return hx * hy - p + hx * ly + lx * hy + lx * ly
 }
 
-const isFinite = (v: number) => v - v === 0
+const finite = (v: number) => v - v === 0
 
 // Doubles.
 
 export const addDouble: Fast2 = (x, y, inexact) => {
   const s = x + y
-  if (!isFinite(s)) return UNSURE
+  if (!finite(s)) return UNSURE
   return inexact || sumError(x, y, s) === 0 ? s : UNSURE
 }
 
@@ -50,13 +50,13 @@ export const mulDouble: Fast2 = (x, y, inexact) => {
   const p = x * y
   const size = abs(p)
   if (size < SAFE_LOW) return p === 0 && (x === 0 || y === 0) ? p : UNSURE
-  if (!isFinite(p)) return UNSURE
+  if (!finite(p)) return UNSURE
   return inexact || productError(x, y, p) === 0 ? p : UNSURE
 }
 
 export const divDouble: Fast2 = (x, y, inexact) => {
   const q = x / y
-  if (!isFinite(q)) return UNSURE
+  if (!finite(q)) return UNSURE
   if (x === 0) return q
   if (abs(q) < SAFE_LOW || abs(x) < SAFE_LOW) return UNSURE
   return inexact || (q * y === x && productError(q, y, x) === 0) ? q : UNSURE
@@ -112,7 +112,7 @@ export const mulAddDouble: Fast3 = (x, y, z, inexact) => {
 export const addSingle: Fast2 = (x, y, inexact) => {
   const s = x + y
   const r = fround(s)
-  if (!isFinite(r)) return UNSURE
+  if (!finite(r)) return UNSURE
   return inexact || (r === s && sumError(x, y, s) === 0) ? r : UNSURE
 }
 
@@ -121,13 +121,13 @@ export const subSingle: Fast2 = (x, y, inexact) => addSingle(x, -y, inexact)
 export const mulSingle: Fast2 = (x, y, inexact) => {
   const p = x * y
   const r = fround(p)
-  if (r === p) return isFinite(r) ? r : UNSURE
-  return inexact && isFinite(r) && abs(r) > SINGLE_LOW ? r : UNSURE
+  if (r === p) return finite(r) ? r : UNSURE
+  return inexact && finite(r) && abs(r) > SINGLE_LOW ? r : UNSURE
 }
 
 export const divSingle: Fast2 = (x, y, inexact) => {
   const r = fround(x / y)
-  if (!isFinite(r)) return UNSURE
+  if (!finite(r)) return UNSURE
   if (x === 0) return r
   if (!(abs(r) > SINGLE_LOW)) return UNSURE
   return inexact || r * y === x ? r : UNSURE
@@ -136,7 +136,7 @@ export const divSingle: Fast2 = (x, y, inexact) => {
 export const sqrtSingle: Fast1 = (x, inexact) => {
   if (x === 0) return x
   const r = fround(sqrt(x))
-  if (!isFinite(r)) return UNSURE
+  if (!finite(r)) return UNSURE
   return inexact || r * r === x ? r : UNSURE
 }
 
@@ -144,11 +144,11 @@ export const sqrtSingle: Fast1 = (x, inexact) => {
 export const mulAddSingle: Fast3 = (x, y, z, inexact) => {
   const p = x * y
   const s = p + z
-  if (!isFinite(s)) return UNSURE
+  if (!finite(s)) return UNSURE
   const lost = sumError(p, z, s)
   if (lost === 0 && fround(s) === s) return s
   const r = fround(lost === 0 ? s : sumToOdd(p, z))
-  return inexact && isFinite(r) && abs(r) > SINGLE_LOW ? r : UNSURE
+  return inexact && finite(r) && abs(r) > SINGLE_LOW ? r : UNSURE
 }
 
 // Conversions.
@@ -156,6 +156,6 @@ export const mulAddSingle: Fast3 = (x, y, z, inexact) => {
 /** A double as a single. */
 export const narrowDouble: Fast1 = (x, inexact) => {
   const r = fround(x)
-  if (r === x) return isFinite(r) ? r : UNSURE
-  return inexact && isFinite(r) && abs(r) > SINGLE_LOW ? r : UNSURE
+  if (r === x) return finite(r) ? r : UNSURE
+  return inexact && finite(r) && abs(r) > SINGLE_LOW ? r : UNSURE
 }
