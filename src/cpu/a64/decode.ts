@@ -4,12 +4,14 @@ import type { Encoding, Instruction } from './encodings.js'
 import { INTEGER_ENCODINGS } from './encodings-integer.js'
 import { MEMORY_ENCODINGS } from './encodings-memory.js'
 import { SYSTEM_ENCODINGS } from './encodings-system.js'
+import { FP_ENCODINGS } from './fp/encodings.js'
 
 /** Every row of every table. */
 export const ENCODINGS: readonly Encoding[] = [
   ...INTEGER_ENCODINGS,
   ...MEMORY_ENCODINGS,
   ...SYSTEM_ENCODINGS,
+  ...FP_ENCODINGS,
 ]
 
 const popcount = (v: number): number => {
