@@ -7,13 +7,14 @@ import type { Row } from './harness.js'
 import { invalidateRows } from './invalidate.js'
 import { ioctlRows } from './ioctl.js'
 import { memoryRows } from './memory.js'
+import { scopeRows } from './scopes.js'
 import { smmuRows } from './smmu.js'
 import { bareReads, translateRows } from './translate.js'
 
 const HELP = `npm run bench [-- OPTIONS]
   --json FILE   also write the rows as JSON
   --only TEXT   only groups whose name contains TEXT: translate, smmu, dma, ioctl, invalidate,
-                memory, cpu
+                scopes, memory, cpu
   --help        this text
 The exit status is 1 when a row misses its target.`
 
@@ -23,6 +24,7 @@ const groups: Readonly<Record<string, () => Iterable<Row>>> = {
   dma: dmaRows,
   ioctl: ioctlRows,
   invalidate: invalidateRows,
+  scopes: scopeRows,
   memory: memoryRows,
   cpu: cpuRows,
 }
