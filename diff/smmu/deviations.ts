@@ -336,7 +336,11 @@ const forms: readonly Form[] = [
       'SMMUv3 3.21.3: what changes in tables is seen after an invalidation at the latest; QEMU refuses (and does not always record) what a cached translation forbids, we look at the tables before we refuse',
     explains: d => {
       const names = fields(d)
-      const alike = names?.size === 1 && names.has('type')
+      // The IPA of a cached translation's fault is left out.
+      const alike =
+        names?.has('type') === true &&
+        [...names].every(n => n === 'type' || n === 'ipa') &&
+        pairs(d, (mine, theirs) => [field(mine, 'ipa'), 0n].includes(field(theirs, 'ipa')))
       return (
         refused(d.qemu) &&
         [F_PERMISSION, undefined].includes(typeOf(d.qemu)) &&
@@ -397,7 +401,7 @@ const forms: readonly Form[] = [
       'SMMUv3 4.4.1: the tag of an address is not part of it under TBI; QEMU looks for the address that a command names among those that devices used',
     explains: d => {
       const tag = (dmaOf(d)?.iova ?? 0n) >> 56n
-      return tag !== 0n && tag !== 0xffn && silent(d.qemu) && repeats(d)
+      return tag !== 0n && tag !== 0xffn && silent(d.qemu) && (repeats(d) || leadsNowhere(d))
     },
   },
   {

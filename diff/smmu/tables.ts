@@ -166,7 +166,8 @@ function drawDescriptor(
     case 'hole':
       return (e & ~ADDRESS) | 0x8_0000_0000n
     case 'block':
-      return e ^ 2n
+      // Never a table of what is data: its contents are each side's own.
+      return e & ~2n
     default:
       return e
   }
