@@ -4,6 +4,7 @@
 // nothing. Left out: certificates, encrypted register state (ES) and nested paging protection (SNP).
 // Next: measurement.ts, memory-key.ts; sending and receiving are in migration.ts.
 
+import type { TraceBus } from '../../base/trace.js'
 import type { AddressSpace } from '../../mem/address-space.js'
 import { ConfidentialPages } from '../../mem/confidential.js'
 import { AsidPool } from './asid-pool.js'
@@ -53,6 +54,9 @@ export interface SevFirmwareOptions {
   /** Host physical memory. */
   readonly memory: AddressSpace
   readonly crypto?: CryptoProvider
+  /** For the histories of encrypted pages. */
+  readonly clock?: { readonly now: number }
+  readonly trace?: TraceBus
   /** Secret that every key comes from; platforms with the same one repeat each other. */
   readonly seed?: Uint8Array
   /** Highest ASID (CPUID 8000_001F ECX). Default 15. */
@@ -85,6 +89,8 @@ export interface SavedPlatform {
   readonly drawn: number
   readonly asids: readonly number[]
   readonly guests: readonly SavedGuest[]
+  /** Frames with ciphertext, by handle. */
+  readonly frames: Readonly<Record<number, readonly number[]>>
 }
 
 /** The firmware of one platform. */
@@ -96,6 +102,8 @@ export class SevFirmware {
   readonly #memory: AddressSpace
   readonly #guests = new Map<number, GuestContext>()
   readonly #keys = new Map<number, MemoryKey>()
+  /** Frames of each guest that hold its ciphertext. */
+  readonly #frames = new Map<number, Set<number>>()
   readonly #seed: Uint8Array
   #secrets: PlatformSecrets
   #initialised = false
@@ -105,7 +113,7 @@ export class SevFirmware {
     const { memory, crypto = nobleCrypto, asids = 15, minPlainAsid = 1 } = options
     this.crypto = crypto
     this.#memory = memory
-    this.pages = ConfidentialPages.of(memory)
+    this.pages = ConfidentialPages.of(memory, options.clock, options.trace)
     this.#seed = options.seed ?? new Uint8Array(32)
     this.#secrets = new PlatformSecrets(crypto, this.#seed)
     this.asids = new AsidPool(asids, minPlainAsid)
@@ -195,6 +203,7 @@ export class SevFirmware {
     const context = { handle, edition, policy, state, key, transport, launched: [], ...unset }
     this.#guests.set(handle, context)
     this.#keys.set(handle, new MemoryKey(this.crypto, key))
+    this.#frames.set(handle, new Set())
     return { status: S.SUCCESS, handle }
   }
 
@@ -306,8 +315,10 @@ export class SevFirmware {
     const g = this.#guests.get(handle)
     if (g === undefined) return S.INVALID_GUEST
     if (g.asid !== undefined) return S.ACTIVE
+    for (const frame of this.framesOf(handle)) this.decrypted(g, frame, 'DECOMMISSION')
     this.#guests.delete(handle)
     this.#keys.delete(handle)
+    this.#frames.delete(handle)
     return S.SUCCESS
   }
 
@@ -318,10 +329,9 @@ export class SevFirmware {
     return { status: S.SUCCESS, policy: g.policy, asid: g.asid ?? 0, state: g.state }
   }
 
-  /** The key that accesses under an ASID use; undefined: none is installed. */
-  keyOf(asid: number): MemoryKey | undefined {
-    for (const g of this.#guests.values()) if (g.asid === asid) return this.#keys.get(g.handle)
-    return undefined
+  /** A guest's key, as the memory controller has it once the guest is activated; undefined: it is not. */
+  keyOf(handle: number): MemoryKey | undefined {
+    return this.#guests.get(handle)?.asid === undefined ? undefined : this.#keys.get(handle)
   }
 
   // ---- debugging ----
@@ -380,10 +390,31 @@ export class SevFirmware {
   store(g: GuestContext, address: number, bytes: Uint8Array, command: string): void {
     this.#keys.get(g.handle)!.encrypt(bytes, address)
     this.#memory.write(address, bytes)
-    const frame = Math.floor(address / PAGE)
-    const pages = Math.floor((address + bytes.length - 1) / PAGE) - frame + 1
-    const state = { kind: 'encrypted', asid: g.asid ?? 0 } as const
-    this.pages.mark(frame, pages, state, `SEV ${command}, guest ${g.handle}`)
+    const last = Math.floor((address + bytes.length - 1) / PAGE)
+    for (let frame = Math.floor(address / PAGE); frame <= last; frame++)
+      this.encrypted(g, frame, command)
+  }
+
+  /** A page has bytes under the guest's key in it now; `how` is for people. */
+  encrypted(g: GuestContext, frame: number, how: string): void {
+    const frames = this.#frames.get(g.handle)!
+    const known = this.pages.state(frame)
+    const asid = g.asid ?? 0
+    if (frames.has(frame) && known?.kind === 'encrypted' && known.asid === asid) return
+    frames.add(frame)
+    this.pages.mark(frame, 1, { kind: 'encrypted', asid }, `SEV guest ${g.handle}: ${how}`)
+  }
+
+  /** A page of the guest is plain memory again. */
+  decrypted(g: GuestContext, frame: number, how: string): void {
+    if (!this.#frames.get(g.handle)!.delete(frame)) return
+    if (this.pages.state(frame)?.kind !== 'encrypted') return
+    this.pages.mark(frame, 1, undefined, `SEV guest ${g.handle}: ${how}`)
+  }
+
+  /** Pages with a guest's ciphertext in them. */
+  framesOf(handle: number): readonly number[] {
+    return [...(this.#frames.get(handle) ?? [])].sort((a, b) => a - b)
   }
 
   /** The plaintext of a packet under a guest's transport keys; undefined when its MAC does not match. */
@@ -422,6 +453,7 @@ export class SevFirmware {
       drawn: this.#secrets.drawn,
       asids: this.asids.used,
       guests: [...this.#guests.values()].map(saveGuest),
+      frames: Object.fromEntries([...this.#guests.keys()].map(h => [h, this.framesOf(h)])),
     }
   }
 
@@ -434,9 +466,11 @@ export class SevFirmware {
     for (const asid of saved.asids) this.asids.claim(asid)
     this.#guests.clear()
     this.#keys.clear()
+    this.#frames.clear()
     for (const g of guests) {
       this.#guests.set(g.handle, g)
       this.#keys.set(g.handle, new MemoryKey(this.crypto, g.key))
+      this.#frames.set(g.handle, new Set(saved.frames[g.handle] ?? []))
     }
     this.#initialised = saved.state !== PLATFORM_STATE.UNINIT
     this.#nextHandle = saved.nextHandle
