@@ -3,6 +3,7 @@
 import { VirtualClock } from '../src/base/clock.js'
 import { TraceBus } from '../src/base/trace.js'
 import { CD } from '../src/iommu/smmu/cd.js'
+import { CMD } from '../src/iommu/smmu/commands.js'
 import { stage1Format, stage2Format } from '../src/iommu/smmu/formats.js'
 import { SMMU } from '../src/iommu/smmu/registers.js'
 import { STE, STE_CONFIG } from '../src/iommu/smmu/ste.js'
@@ -77,12 +78,36 @@ function nestedStream() {
   unit.write(SMMU.STRTAB_BASE.offset, 8, BigInt(streams))
   unit.write(SMMU.STRTAB_BASE_CFG.offset, 4, 9n)
   unit.write(SMMU.CR0.offset, 4, 1n)
-  return { memory, unit, first, second }
+  return { memory, unit, first, second, alloc }
+}
+
+/** A ring of commands, TLBI_NH_VA and CMD_SYNC in turn. */
+const COMMAND_BITS = 8
+
+/** Queues one page's invalidation and a CMD_SYNC, again and again. */
+function commands({ memory, unit, alloc }: ReturnType<typeof nestedStream>): Body {
+  const ring = alloc(16 << COMMAND_BITS)
+  for (let i = 0; i < 2 ** COMMAND_BITS; i++) {
+    const low = i % 2 === 0 ? BigInt(CMD.TLBI_NH_VA) | (BigInt(PASID) << 48n) : BigInt(CMD.SYNC)
+    memory.store(ring + i * 16, 8, low)
+    memory.store(ring + i * 16 + 8, 8, i % 2 === 0 ? BigInt(VA_PAGE) << 12n : 0n)
+  }
+  unit.write(SMMU.CMDQ_BASE.offset, 8, BigInt(ring + COMMAND_BITS))
+  unit.write(SMMU.CR0.offset, 4, 9n)
+  const producers = Array.from({ length: 2 << COMMAND_BITS }, (_, i) => BigInt(i))
+  let producer = 0
+  return n => {
+    for (let i = 0; i < n; i++) {
+      producer = (producer + 2) & (producers.length - 1)
+      unit.write(SMMU.CMDQ_PROD.offset, 4, producers[producer]!)
+    }
+  }
 }
 
 /** Rows of SMMUv3; `bareReads(n)` is what the bare memory costs. */
 export function smmuRows(bareReads: (reads: number) => Body): Row[] {
-  const { memory, unit, first, second } = nestedStream()
+  const stream = nestedStream()
+  const { memory, unit, first, second } = stream
   const request = new MemoryRequest()
   request.requester = REQUESTER
   request.pasid = PASID
@@ -121,6 +146,13 @@ export function smmuRows(bareReads: (reads: number) => Body): Row[] {
       body: miss,
       baseline: bareReads(24),
       target: 150,
+    }),
+    nanoseconds({
+      id: 'smmu-command',
+      what: 'SMMUv3: TLBI_NH_VA and CMD_SYNC written to the queue and executed, against reading them',
+      body: commands(nestedStream()),
+      baseline: bareReads(8),
+      target: null,
     }),
   ]
 }
