@@ -29,10 +29,19 @@ export type Exit =
       readonly address: number
       readonly bytes: Uint8Array
     }
-  /** VMCALL or VMMCALL; arguments are in the registers, and RIP is past the instruction. */
-  | { readonly kind: 'hypercall' }
-  /** A breakpoint or single step that the debugger asked to see. `address` is RIP. */
-  | { readonly kind: 'debug'; readonly vector: number; readonly address: bigint }
+  /** VMCALL or VMMCALL, HVC or SMC with their immediate; arguments are in the registers, PC is past the instruction. */
+  | { readonly kind: 'hypercall'; readonly call?: 'hvc' | 'smc'; readonly immediate?: number }
+  /**
+   * A breakpoint, watchpoint or single step that the debugger asked to see. `address` is PC, `vector` the x86 vector
+   * or the A64 exception class; `syndrome` is ESR as EL2 would see it, `far` a watchpoint's data address.
+   */
+  | {
+      readonly kind: 'debug'
+      readonly vector: number
+      readonly address: bigint
+      readonly syndrome?: number
+      readonly far?: bigint
+    }
   /** Interrupts became deliverable and the owner asked to be told. */
   | { readonly kind: 'interrupt-window' }
   /** The state is one this core cannot enter. */
