@@ -57,6 +57,8 @@ export interface Extent {
   /** First and last page number. */
   readonly first: number
   readonly last: number
+  /** Number of the first frame; -1 where it shows no frames of host RAM. */
+  readonly frame: number
   readonly readable: boolean
   readonly writable: boolean
 }
@@ -258,6 +260,11 @@ export class ProcessMemory implements UserMemory {
     const listener = { before, after }
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
+  }
+
+  /** The stretches that share a page with [first, last], ascending. The map must not change on the way. */
+  *extents(first: number, last: number): Generator<Extent> {
+    for (const { value } of this.#vmas.entries(first, last)) yield value
   }
 
   /** The stretch of one protection and one backing that holds an address; undefined where nothing is mapped. */

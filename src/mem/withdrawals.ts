@@ -4,50 +4,48 @@
  * Next: process-memory.ts (pins), vfio/withdrawn.ts (mappings for devices).
  */
 
-/** Hears that pages are no longer for devices, before that is so, or that they are again. */
+/** Hears that pages are no longer for devices, before that is so, or that they may be again. */
 export type WithdrawalListener = (firstPage: number, pages: number, withdrawn: boolean) => void
+
+/** Somebody who withdraws pages; asked each time, so it keeps the truth. */
+export interface Withdrawer {
+  /** The first withdrawn page of [first, first + pages), or -1. */
+  firstWithdrawn(first: number, pages: number): number
+}
 
 /** The withdrawn pages of one process, by virtual page number. */
 export class Withdrawals {
+  readonly #withdrawers = new Set<Withdrawer>()
   readonly #listeners = new Set<WithdrawalListener>()
-  readonly #counts = new Map<number, number>()
-
-  /** Withdrawn pages. */
-  get size(): number {
-    return this.#counts.size
-  }
 
   /** Whether a page is withdrawn. */
   has(page: number): boolean {
-    return this.#counts.size > 0 && this.#counts.has(page)
+    return this.run(page, 1) === 0
   }
 
   /** How many of `pages` from `first` on come before one that is withdrawn. */
   run(first: number, pages: number): number {
-    if (this.#counts.size === 0) return pages
-    for (let i = 0; i < pages; i++) if (this.#counts.has(first + i)) return i
-    return pages
-  }
-
-  /** Takes pages away from devices; listeners act first. Counted: as many `restore`s give a page back. */
-  withdraw(first: number, pages: number): void {
-    for (const listener of [...this.#listeners]) listener(first, pages, true)
-    for (let page = first; page < first + pages; page++)
-      this.#counts.set(page, (this.#counts.get(page) ?? 0) + 1)
-  }
-
-  /** Gives pages back, then tells. A page that was not withdrawn is an Error. */
-  restore(first: number, pages: number): void {
-    for (let page = first; page < first + pages; page++) {
-      const count = this.#counts.get(page)
-      if (count === undefined) throw new Error(`page ${page} was not withdrawn`)
-      if (count > 1) this.#counts.set(page, count - 1)
-      else this.#counts.delete(page)
+    let most = pages
+    if (this.#withdrawers.size === 0) return most
+    for (const withdrawer of this.#withdrawers) {
+      const page = withdrawer.firstWithdrawn(first, most)
+      if (page >= 0) most = page - first
     }
-    for (const listener of [...this.#listeners]) listener(first, pages, false)
+    return most
   }
 
-  /** Calls `listener` before pages are withdrawn and after they are restored. Returns what ends it. */
+  /** Lets somebody withdraw pages. Returns what ends it. */
+  add(withdrawer: Withdrawer): () => void {
+    this.#withdrawers.add(withdrawer)
+    return () => this.#withdrawers.delete(withdrawer)
+  }
+
+  /** Tells that pages are about to be withdrawn, or that one who did no longer does. */
+  tell(first: number, pages: number, withdrawn: boolean): void {
+    for (const listener of [...this.#listeners]) listener(first, pages, withdrawn)
+  }
+
+  /** Calls `listener` before pages are withdrawn and after they are given back. Returns what ends it. */
   listen(listener: WithdrawalListener): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)

@@ -64,6 +64,7 @@ export class Kernel {
   readonly failures: Failures
   readonly #processes = new Map<number, Process>()
   #nextPid = 1
+  #nextInode = 1
 
   constructor(parts: {
     clock: VirtualClock
@@ -94,6 +95,11 @@ export class Kernel {
     this.#nextPid++
     this.#processes.set(process.pid, process)
     return process
+  }
+
+  /** The number of a new file without a name. */
+  nextInode(): number {
+    return this.#nextInode++
   }
 
   /** Drops an exited process. For `Process.exit`. */

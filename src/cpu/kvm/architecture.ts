@@ -2,7 +2,6 @@
 
 import type { Process } from '../../sys/process.js'
 import type { Calls } from './calls.js'
-import type { Extensions } from './extensions.js'
 import type { KvmParts } from './system.js'
 import type { Vm } from './vm.js'
 
@@ -10,7 +9,8 @@ import type { Vm } from './vm.js'
 export interface Architecture {
   /** Calls on /dev/kvm beside the common ones. */
   readonly calls: Calls<KvmParts>
-  readonly extensions: Extensions
+  /** What KVM_CHECK_EXTENSION answers on /dev/kvm. */
+  extension(parts: KvmParts, n: number): number
   /** Bytes of a vCPU's mapping. */
   readonly runBytes: number
   /** The bits of guest-physical addresses that a VM of this type has (KVM_CREATE_VM's argument); EINVAL. */

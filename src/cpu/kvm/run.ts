@@ -2,11 +2,13 @@
 // halted, and fills the shared page (`struct kvm_run`). An instruction takes virtual time; work that falls due happens
 // between blocks. What entering, leaving and waiting mean on an architecture is in x86/run.ts and arm64/run.ts.
 
+import { hex, PAGE_SIZE } from '../../base/addr.js'
 import { ErrnoError } from '../../base/errno.js'
 import type { TraceEvents, TracePoint } from '../../base/trace.js'
 import type { AccessRecord } from '../accesses.js'
 import type { Core, Exit } from '../core.js'
 import { refuse } from './arguments.js'
+import type { MemoryFault } from './memory/faulted-slots.js'
 import './trace.js'
 import * as uapi from './uapi/common.js'
 import type { CommonRun } from './uapi/run.js'
@@ -40,11 +42,13 @@ export abstract class RunLoop<P extends Runnable> {
   protected readonly processor: P
   readonly #run: CommonRun
   readonly #exits: TracePoint<TraceEvents['kvm.exit']>
+  readonly #faults: TracePoint<TraceEvents['kvm.memory-fault']>
 
   constructor(processor: P, run: CommonRun) {
     this.processor = processor
     this.#run = run
     this.#exits = processor.vm.parts.trace.point('kvm.exit')
+    this.#faults = processor.vm.parts.trace.point('kvm.memory-fault')
   }
 
   /** Takes what the owner left in the page; ErrnoError. */
@@ -56,8 +60,8 @@ export abstract class RunLoop<P extends Runnable> {
   /** Answers a device access from the page and lets the core go on after it. */
   protected abstract complete(): void
 
-  /** Before each stretch of instructions. */
-  protected abstract prepare(): void
+  /** Before each stretch of instructions; true when it made an exit instead. */
+  protected abstract prepare(): boolean
 
   /** Turns an exit of the core into one of KVM; false when the guest can go on. */
   protected abstract leave(exit: Exit): boolean
@@ -99,6 +103,8 @@ export abstract class RunLoop<P extends Runnable> {
       this.leave(problem)
       return
     }
+    // What an error other than EFAULT leaves here says nothing.
+    this.#run.exit_reason = uapi.KVM_EXIT_UNKNOWN
     let patience = PATIENCE
     for (;;) {
       if (this.#run.immediate_exit !== 0) this.#interrupted('immediate_exit is set')
@@ -108,7 +114,7 @@ export abstract class RunLoop<P extends Runnable> {
           this.#interrupted('nothing is left that could wake it')
         continue
       }
-      this.prepare()
+      if (this.prepare()) return
       const exit = p.core.run(p.budget(QUANTUM))
       p.passTime()
       if (exit.kind !== 'limit' && this.leave(exit)) return
@@ -121,8 +127,22 @@ export abstract class RunLoop<P extends Runnable> {
     if (!p.memoryFault) return
     p.memoryFault = false
     p.accesses.forget()
+    const exit = p.vm.privateMemory?.mappings.takeExit()
+    if (exit !== undefined) this.#memoryFault(exit)
     this.#run.exit_reason = uapi.KVM_EXIT_UNKNOWN
     throw refuse('EFAULT', 'the guest touched a slot where its owner has no such memory')
+  }
+
+  // KVM_EXIT_MEMORY_FAULT: the only exit that comes with an error.
+  #memoryFault({ gpa, isPrivate, code }: MemoryFault): never {
+    const { memory_fault: told } = this.#run.u
+    told.flags = isPrivate ? BigInt(uapi.KVM_MEMORY_EXIT_FLAG_PRIVATE) : 0n
+    told.gpa = BigInt(gpa)
+    told.size = BigInt(PAGE_SIZE)
+    this.exit(uapi.KVM_EXIT_MEMORY_FAULT, 'MEMORY_FAULT', gpa)
+    if (this.#faults.on)
+      this.#faults.emit({ vcpu: this.processor.id, gpa, private: isPrivate, errno: code })
+    throw refuse(code, `the guest's ${isPrivate ? 'private' : 'shared'} access to ${hex(gpa)}`)
   }
 
   /** KVM_EXIT_MMIO. */

@@ -6,11 +6,14 @@ import type { TraceBus } from '../../base/trace.js'
 import type { Kernel } from '../../sys/kernel.js'
 import type { OpenFile } from '../../sys/open-file.js'
 import type { Process } from '../../sys/process.js'
+import type { SevPlatform } from '../sev/platform.js'
 import type { Architecture } from './architecture.js'
 import { noArgument, refuse } from './arguments.js'
+import type { GuestMemfdOptions } from './memory/private-memory.js'
 import type { PasidSource } from './pasid.js'
 import * as uapi from './uapi/common.js'
 import type { Vm } from './vm.js'
+import { SevFile } from './x86/sev-device.js'
 import { X86 } from './x86/system.js'
 
 /** Architectures a KVM can be of. */
@@ -26,15 +29,19 @@ export interface KvmParts {
   readonly cpu?: CpuArchitecture
   /** Who says which guest PASID is which host PASID; without it no ENQCMD reaches a device. */
   readonly pasidSource?: PasidSource
+  /** What guest_memfds are like. */
+  readonly guestMemfd?: GuestMemfdOptions
   /** Virtual nanoseconds an instruction takes; 1 by default. */
   readonly nsPerInstruction?: number
+  /** The host's SEV; without it there are no encrypted guests. */
+  readonly sev?: SevPlatform
 }
 
 /** The emulated KVM. */
 export interface Kvm {
   /** VMs alive. */
   readonly vms: ReadonlySet<Vm>
-  /** Takes /dev/kvm away; VMs live on. */
+  /** Takes /dev/kvm, and /dev/sev, away; VMs live on. */
   unregister(): void
 }
 
@@ -45,7 +52,13 @@ export function registerKvm(parts: KvmParts): Kvm {
   const vms = new Set<Vm>()
   const architecture = ARCHITECTURES[parts.cpu ?? 'x86-64']
   const open = () => new KvmFile(parts, architecture, vms)
-  return { vms, unregister: parts.kernel.nodes.register('/dev/kvm', open) }
+  const { kernel, sev } = parts
+  const gone = [kernel.nodes.register('/dev/kvm', open)]
+  if (sev) gone.push(kernel.nodes.register('/dev/sev', () => new SevFile(sev.firmware)))
+  const unregister = () => {
+    for (const end of gone) end()
+  }
+  return { vms, unregister }
 }
 
 class KvmFile implements OpenFile {
@@ -68,7 +81,7 @@ class KvmFile implements OpenFile {
       case uapi.KVM_CREATE_VM:
         return this.#createVm(arg, caller)
       case uapi.KVM_CHECK_EXTENSION:
-        return this.#architecture.extensions.get(arg) ?? 0
+        return this.#architecture.extension(this.#parts, arg)
       case uapi.KVM_GET_VCPU_MMAP_SIZE:
         noArgument(arg)
         return this.#architecture.runBytes

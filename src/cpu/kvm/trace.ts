@@ -23,6 +23,17 @@ declare module '../../base/trace.js' {
     }
     /** ENQCMD or ENQCMDS named a PASID; `host` is -1 when it has no translation and nothing was sent. */
     'kvm.enqcmd': { readonly vcpu: number; readonly guest: number; readonly host: number }
+    /** Guest-physical memory was mapped: a block of level 1 (4 KiB), 2 (2 MiB) or 3 (1 GiB). */
+    'kvm.map': { readonly gpa: number; readonly level: 1 | 2 | 3; readonly private: boolean }
+    /** Pages became private or shared; told when it is so. */
+    'kvm.attributes': { readonly gpa: number; readonly bytes: number; readonly private: boolean }
+    /** A page of private memory was asked for and its owner must settle it (KVM_EXIT_MEMORY_FAULT). */
+    'kvm.memory-fault': {
+      readonly vcpu: number
+      readonly gpa: number
+      readonly private: boolean
+      readonly errno: string
+    }
     /** An interrupt is being delivered to the guest. */
     'kvm.interrupt': { readonly vcpu: number; readonly vector: number; readonly rip: bigint }
   }

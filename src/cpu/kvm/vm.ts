@@ -8,6 +8,9 @@ import { copyIn, copyOutBytes, refuse, sameMemory } from './arguments.js'
 import { calls } from './calls.js'
 import { type Extensions, MAX_ROUTES, MAX_VCPUS } from './extensions.js'
 import { type IrqRouting, signalMsi } from './irq-routing.js'
+import { PrivateMemory } from './memory/private-memory.js'
+import type { MappingParts } from './memory/slot-mappings.js'
+import { WholeSlots } from './memory/whole-slots.js'
 import { SlotTable } from './slots.js'
 import type { KvmParts } from './system.js'
 import * as uapi from './uapi/common.js'
@@ -18,6 +21,8 @@ export interface VmMakeup {
   /** Bits of guest-physical addresses. */
   readonly addressBits: number
   readonly extensions: Extensions
+  /** For VMs whose guest may have private memory: whether pages have attributes. */
+  readonly memory?: { readonly attributes: boolean }
   /** Runs when the last descriptor into the VM is closed. */
   readonly gone: () => void
 }
@@ -33,15 +38,32 @@ export abstract class Vm<V extends Vcpu = Vcpu> implements OpenFile {
   readonly mm: object
   readonly #makeup: VmMakeup
   readonly #vcpus = new Map<number, V>()
+  #privateMemory: PrivateMemory | undefined
   #references = 1
 
   constructor(parts: KvmParts, owner: Process, makeup: VmMakeup) {
     this.parts = parts
     this.mm = owner.mm
     this.#makeup = makeup
-    this.slots = new SlotTable(this.memory, owner.memory, makeup.addressBits, () => {
-      for (const vcpu of this.#vcpus.values()) vcpu.memoryChanged()
+    this.slots = new SlotTable({
+      memory: this.memory,
+      user: owner.memory,
+      addressBits: makeup.addressBits,
+      memfds: makeup.memory !== undefined,
+      changed: () => {
+        for (const vcpu of this.#vcpus.values()) vcpu.memoryChanged()
+      },
+      mappings: mapping => {
+        if (makeup.memory === undefined) return new WholeSlots(mapping)
+        this.#privateMemory = this.#makePrivateMemory(owner, makeup.memory.attributes, mapping)
+        return this.#privateMemory.mappings
+      },
     })
+  }
+
+  /** Private memory, where the guest may have any. */
+  get privateMemory(): PrivateMemory | undefined {
+    return this.#privateMemory
   }
 
   abstract readonly interrupts: IrqRouting
@@ -95,6 +117,23 @@ export abstract class Vm<V extends Vcpu = Vcpu> implements OpenFile {
   protected destroy(): void {
     for (const vcpu of this.#vcpus.values()) vcpu.destroy()
     this.slots.release()
+    this.#privateMemory?.release()
+  }
+
+  #makePrivateMemory(owner: Process, attributes: boolean, mapping: MappingParts): PrivateMemory {
+    const { kernel, trace, guestMemfd = {} } = this.parts
+    return new PrivateMemory(
+      {
+        name: `VM of process ${owner.pid}`,
+        kernel,
+        trace,
+        options: guestMemfd,
+        attributes,
+        get: () => this.get(),
+        put: () => this.put(),
+      },
+      mapping,
+    )
   }
 
   /** KVM_CREATE_VCPU: the new descriptor. */

@@ -362,8 +362,15 @@ export class Mmu implements MemoryPort {
     while (!found && w.failure === FAILURE.unreadable && this.#around.populate(w.entryAt))
       found = this.#walker(this.#root, hi, lo, asked, w)
     if (!found) {
-      s.pageFault(join(hi, lo), this.#errorCode(access, user))
+      const gone = w.failure === FAILURE.unreadable && this.#physical.leavesFor(w.entryAt, false)
+      if (!gone) s.pageFault(join(hi, lo), this.#errorCode(access, user))
       return -1
+    }
+    const page = w.output - (w.output % 4096)
+    if (page !== this.#physical.apicPage && !this.#physical.home(page)) {
+      const fetch = (access & ACCESS.FETCH) !== 0
+      if (!this.#around.populate(page, fetch) && fetch && this.#physical.leavesFor(page, true))
+        return -1
     }
     return this.#keep(hi, lo, (access & ACCESS.WRITE) !== 0)
   }
@@ -373,7 +380,6 @@ export class Mmu implements MemoryPort {
     const { permissions, dirty } = w
     const page = w.output - (w.output % 4096)
     const apic = page === this.#physical.apicPage
-    if (!apic && !this.#physical.home(page)) this.#around.populate(page)
     if (this.#encryption !== undefined && !apic) return this.#keepUnderKey(hi, lo, page, write)
     const i = this.tlb.take(hi, lo, w.pageBits, (permissions & PERM_GLOBAL) !== 0 && this.#pge)
     const ram = apic ? undefined : this.#memory.ramAt(page)

@@ -17,8 +17,10 @@ export interface MemorySurroundings {
   apicWrite(offset: number, size: number, value: bigint): void
   /** Whether writes to this RAM leave the core instead. */
   readOnly(ram: RamRegion): boolean
-  /** Nothing is at this address: whether its owner could put memory there just now. */
-  populate(address: number): boolean
+  /** Nothing is at this address: whether its owner could put memory there just now, for data or `fetch`es. */
+  populate(address: number, fetch?: boolean): boolean
+  /** Nothing could be put there, and the owner must settle that before the guest goes on, whatever it wanted there. */
+  owed?(address: number): boolean
   /** An access is about to leave the core; true when that is its owner's fault and nobody may answer it. */
   leaving(address: number, write: boolean): boolean
 }
@@ -46,6 +48,21 @@ export class PhysicalAccess {
   /** Whether memory or a device is at an address. */
   home(address: number): boolean {
     return this.#memory.ramAt(address) !== undefined || this.#memory.mmioAt(address) !== undefined
+  }
+
+  /**
+   * Whether a table, or code, cannot be had from an address where nothing is, because its owner owes memory there.
+   * Leaves the core then; otherwise the bytes read all-ones.
+   */
+  leavesFor(address: number, fetch: boolean): boolean {
+    const around = this.#around
+    const owed = fetch || around.owed?.(address) === true
+    if (!owed || !around.leaving(address, false)) return false
+    const { accesses } = this.#state
+    accesses.forget()
+    accesses.ask({ kind: 'mmio', write: false, address, bytes: new Uint8Array(8) })
+    this.#state.abort = ABORT.EXIT
+    return true
   }
 
   /** Reads `length` bytes of one page into `into` from its byte `start`. */

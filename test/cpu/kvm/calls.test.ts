@@ -32,7 +32,7 @@ describe('/dev/kvm', () => {
   const refusals: [string, number, IoctlArgument, string][] = [
     ['a version with an argument', uapi.KVM_GET_API_VERSION, 1, 'EINVAL'],
     ['a mapping size with an argument', uapi.KVM_GET_VCPU_MMAP_SIZE, 1, 'EINVAL'],
-    ['a VM type that is not there', uapi.KVM_CREATE_VM, 1, 'EINVAL'],
+    ['a VM type that is not there', uapi.KVM_CREATE_VM, 5, 'EINVAL'],
     ['an unknown request', uapi.KVM_RUN, 0, 'EINVAL'],
     [
       'too few CPUID entries',

@@ -196,6 +196,9 @@ export const kvm_translation = struct('struct kvm_translation', {
 export const kvm_interrupt = struct('struct kvm_interrupt', { irq: 'u32' })
 /** Breakpoints of `arch.debugreg` (KVM_SET_GUEST_DEBUG). */
 export const KVM_GUESTDBG_USE_HW_BP = 0x2_0000
+/** Exceptions to deliver at the next KVM_RUN. */
+export const KVM_GUESTDBG_INJECT_DB = 0x4_0000
+export const KVM_GUESTDBG_INJECT_BP = 0x8_0000
 export const kvm_guest_debug = struct('struct kvm_guest_debug', {
   control: 'u32',
   pad: 'u32',
@@ -204,6 +207,11 @@ export const kvm_guest_debug = struct('struct kvm_guest_debug', {
 
 /** Hypercall by which a guest asks to share or unshare pages; exits when KVM_CAP_EXIT_HYPERCALL has its bit. */
 export const KVM_HC_MAP_GPA_RANGE = 12
+
+// ---- types of VM: the argument of KVM_CREATE_VM ----
+export const KVM_X86_DEFAULT_VM = 0
+/** Private memory kept by software alone: for tests of what surrounds it. */
+export const KVM_X86_SW_PROTECTED_VM = 1
 
 // ---- extensions that only x86 has a number for ----
 export const KVM_CAP_DEBUGREGS = 50

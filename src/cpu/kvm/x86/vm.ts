@@ -5,13 +5,19 @@ import { PHYSICAL_ADDRESS_BITS } from '../../x86/cpuid.js'
 import { copyInBytes, refuse } from '../arguments.js'
 import { calls, joinCalls } from '../calls.js'
 import { IrqRouting } from '../irq-routing.js'
+import { MEMORY_CALLS } from '../memory/calls.js'
+import { memfdFlags } from '../memory/private-memory.js'
 import { PasidTranslation } from '../pasid.js'
 import type { KvmParts } from '../system.js'
 import * as uapi from '../uapi.js'
 import { VM_CALLS, Vm } from '../vm.js'
 import { HYPERCALLS, X86_EXTENSIONS } from './extensions.js'
 import { ApicMessages } from './messages.js'
+import { SevVm } from './sev.js'
+import { SEV_2016_CALLS } from './sev-2016.js'
+import { SEV_CALLS } from './sev-current.js'
 import { X86Vcpu } from './vcpu.js'
+import { hasPrivateMemory, vmTypes } from './vm-types.js'
 
 /** The highest address of the three pages that KVM_SET_TSS_ADDR asks for. */
 const TSS_LIMIT = 0xffff_ffff - 3 * 4096 + 1
@@ -21,12 +27,23 @@ export class X86Vm extends Vm<X86Vcpu> {
   readonly pasids = new PasidTranslation()
   readonly messages: ApicMessages
   readonly interrupts: IrqRouting
+  /** KVM_CREATE_VM's argument: KVM_X86_*_VM. */
+  readonly type: number
+  /** Undefined on hosts without SEV. */
+  readonly sev: SevVm | undefined
   readonly #stopPasids: (() => void) | undefined
   #irqchip = false
   #hypercallExits = 0n
 
-  constructor(parts: KvmParts, owner: Process, gone: () => void) {
-    super(parts, owner, { addressBits: PHYSICAL_ADDRESS_BITS, extensions: X86_EXTENSIONS, gone })
+  constructor(parts: KvmParts, type: number, owner: Process, gone: () => void) {
+    const attributes = hasPrivateMemory(type)
+    const faulted = attributes || parts.guestMemfd?.edition === 'mmap'
+    super(parts, owner, {
+      addressBits: PHYSICAL_ADDRESS_BITS,
+      extensions: X86_EXTENSIONS,
+      gone,
+      ...(faulted && { memory: { attributes } }),
+    })
     // Refused with EBUSY when the address space has PASIDs already: their bindings would be missed.
     this.#stopPasids = parts.pasidSource?.subscribe(owner.mm, this.pasids)
     this.messages = new ApicMessages(
@@ -34,6 +51,8 @@ export class X86Vm extends Vm<X86Vcpu> {
       () => this.#irqchip,
     )
     this.interrupts = new IrqRouting(this.messages)
+    this.type = type
+    this.sev = parts.sev && new SevVm(this, parts.sev, owner)
   }
 
   /** Whether local APICs are the kernel's (KVM_CREATE_IRQCHIP). */
@@ -55,6 +74,19 @@ export class X86Vm extends Vm<X86Vcpu> {
     return hypercall < 64n && ((this.#hypercallExits >> hypercall) & 1n) === 1n
   }
 
+  override extension(n: number): number {
+    switch (n) {
+      case uapi.KVM_CAP_VM_TYPES:
+        return vmTypes(this.parts.sev)
+      case uapi.KVM_CAP_MEMORY_ATTRIBUTES:
+        return Number(this.privateMemory?.supported ?? 0n)
+      case uapi.KVM_CAP_GUEST_MEMFD_FLAGS:
+        return memfdFlags(this.parts.guestMemfd, hasPrivateMemory(this.type))
+      default:
+        return super.extension(n)
+    }
+  }
+
   enable(cap: number, flags: number, args: readonly bigint[]): void {
     const mask = args[0]!
     const supported = BigInt(HYPERCALLS)
@@ -73,6 +105,7 @@ export class X86Vm extends Vm<X86Vcpu> {
 
   protected override destroy(): void {
     this.#stopPasids?.()
+    this.sev?.release()
     super.destroy()
   }
 
@@ -83,6 +116,9 @@ export class X86Vm extends Vm<X86Vcpu> {
 
 const CALLS = joinCalls<X86Vm>(
   VM_CALLS,
+  MEMORY_CALLS,
+  SEV_CALLS,
+  SEV_2016_CALLS,
   calls<X86Vm>([
     [uapi.KVM_SET_TSS_ADDR, (_, arg) => setTssAddress(arg)],
     [uapi.KVM_SET_IDENTITY_MAP_ADDR, setIdentityMapAddress],
