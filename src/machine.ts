@@ -4,7 +4,15 @@
 import { formatBdf, parseBdf } from './base/addr.js'
 import { VirtualClock } from './base/clock.js'
 import { TraceBus, type TraceName } from './base/trace.js'
-import { type CpuArchitecture, type PasidSource, registerKvm } from './cpu/index.js'
+import {
+  type CpuArchitecture,
+  createSevPlatform,
+  type PasidSource,
+  registerKvm,
+  type SevOptions,
+  type SevPlatform,
+} from './cpu/index.js'
+import { PHYSICAL_ADDRESS_BITS } from './cpu/x86/cpuid.js'
 import type { Progress, Snapshot } from './history/index.js'
 import { HistoryKeeper } from './history/keeper.js'
 import { RecordedClock } from './history/recorded-clock.js'
@@ -63,6 +71,8 @@ export interface MachineDescription {
   readonly profile?: VfioProfile
   /** What KVM's guests run on; 'x86-64' by default. */
   readonly cpu?: CpuArchitecture
+  /** Encrypted guests (SEV) on an x86-64 host: `true`, or what differs from the defaults. Absent: none. */
+  readonly sev?: boolean | SevOptions
   /** Changes to the VT-d unit's capabilities. */
   readonly vtd?: Partial<VtdConfig>
   /** Module parameters of VFIO. */
@@ -130,6 +140,8 @@ export interface Machine<Unit extends IommuUnit = VtdUnit> {
   readonly ioasid: IoasidAllocator
   readonly interrupts: HostInterrupts
   readonly vfio: Vfio
+  /** The security processor of a host with SEV. */
+  readonly sev: SevPlatform | undefined
   /** What `detectStaleUse` found, in order. */
   readonly staleUses: readonly StaleUse[]
   /** System calls of the first process. */
@@ -229,7 +241,15 @@ export function createMachine(
     trace,
   })
   const cpu = description.cpu ?? 'x86-64'
-  registerKvm({ kernel, clock, trace, cpu, pasidSource: pasidsOf(ioasid) })
+  const sev = sevOf(description, { memory, clock, trace })
+  registerKvm({
+    kernel,
+    clock,
+    trace,
+    cpu,
+    pasidSource: pasidsOf(ioasid),
+    ...(sev && { sev }),
+  })
   const holdings = () => ({ ...vfio.holdings(), pasids: ioasid.held, pins: frames.pins })
   const identity = identityOf(description)
   const history = new HistoryKeeper(
@@ -250,6 +270,7 @@ export function createMachine(
     ioasid,
     interrupts,
     vfio,
+    sev,
     staleUses: staleUse?.uses ?? [],
     sys,
     spawn: options => history.spawn(options),
@@ -266,11 +287,25 @@ export function createMachine(
   }
 }
 
+/** The host's SEV, when it has one. */
+function sevOf(
+  { sev, cpu }: MachineDescription | SmmuMachineDescription,
+  host: Pick<IommuParts, 'memory' | 'clock' | 'trace'>,
+): SevPlatform | undefined {
+  if (!sev) return undefined
+  if (cpu === 'arm64') throw new RangeError('SEV is of x86-64 hosts')
+  const options = sev === true ? {} : sev
+  return createSevPlatform(options, { ...host, addressBits: PHYSICAL_ADDRESS_BITS })
+}
+
 /** What a machine is made of, as text; how it is observed is no part of it. */
 function identityOf(description: MachineDescription | SmmuMachineDescription): string {
-  const { devices = [], record, detectStaleUse, drivers, ...rest } = description
+  const { devices = [], record, detectStaleUse, drivers, sev, ...rest } = description
   const models = devices.map(({ at, model, vfs = 0 }) => ({ at, model: model.name, vfs }))
-  return JSON.stringify({ ...rest, devices: models, drivers: drivers !== undefined })
+  const made = { ...rest, devices: models, drivers: drivers !== undefined }
+  // Who computes SEV's primitives changes nothing.
+  const { crypto, ...options } = typeof sev === 'object' ? sev : {}
+  return JSON.stringify(sev ? { ...made, sev: typeof sev === 'object' ? options : true } : made)
 }
 
 /** What an IOMMU and its driver are connected to. */

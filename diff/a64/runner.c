@@ -20,11 +20,11 @@ struct in { u32 code[MOST_WORDS]; u32 words, slot, seed, pad; struct registers r
 struct out { u32 signal, hash; u64 pc; struct registers r; };
 
 struct fpsimd { u32 magic, size, fpsr, fpcr; u64 v[64]; };
-struct context {
-  u64 flags; void *link; u64 stack[3]; u64 mask[16];
+struct machine {
   u64 fault, x[31], sp, pc, pstate;
   unsigned char reserved[4096] __attribute__((aligned(16)));
 };
+struct context { u64 flags; void *link; u64 stack[3]; u64 mask[16]; struct machine m; };
 struct action { void (*handler)(int, void *, struct context *); u64 flags; void (*restorer)(void); u64 mask; };
 
 static long call(long n, long a, long b, long c, long d, long e, long f)
@@ -67,7 +67,7 @@ static void write_batch(void)
 
 static struct fpsimd *fpsimd_of(struct context *c)
 {
-  struct fpsimd *f = (struct fpsimd *)c->reserved;
+  struct fpsimd *f = (struct fpsimd *)c->m.reserved;
   while (f->magic != 0x46508001) f = (struct fpsimd *)((char *)f + f->size);
   return f;
 }
@@ -82,10 +82,10 @@ static void handle(int signal, void *info, struct context *c)
     for (int k = 0; k < 1024; k++) hash = (hash ^ window[k]) * 16777619u;
     o->signal = signal;
     o->hash = hash;
-    o->pc = c->pc;
-    for (int k = 0; k < 31; k++) o->r.x[k] = c->x[k];
-    o->r.sp = c->sp;
-    o->r.nzcv = c->pstate & 0xf0000000;
+    o->pc = c->m.pc;
+    for (int k = 0; k < 31; k++) o->r.x[k] = c->m.x[k];
+    o->r.sp = c->m.sp;
+    o->r.nzcv = c->m.pstate & 0xf0000000;
     o->r.fpcr = f->fpcr;
     o->r.fpsr = f->fpsr;
     for (int k = 0; k < 64; k++) o->r.v[k] = f->v[k];
@@ -98,10 +98,10 @@ static void handle(int signal, void *info, struct context *c)
   const struct in *n = &in[current];
   u32 x = n->seed;
   for (int k = 0; k < 1024; k++) window[k] = x = x * 1664525u + 1013904223u;
-  c->pc = (u64)code_of(current);
-  for (int k = 0; k < 31; k++) c->x[k] = n->r.x[k];
-  c->sp = n->r.sp;
-  c->pstate = n->r.nzcv;
+  c->m.pc = (u64)code_of(current);
+  for (int k = 0; k < 31; k++) c->m.x[k] = n->r.x[k];
+  c->m.sp = n->r.sp;
+  c->m.pstate = n->r.nzcv;
   f->fpcr = n->r.fpcr;
   f->fpsr = n->r.fpsr;
   for (int k = 0; k < 64; k++) f->v[k] = n->r.v[k];

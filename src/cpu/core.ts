@@ -33,7 +33,7 @@ export type Exit =
   | { readonly kind: 'hypercall'; readonly call?: 'hvc' | 'smc'; readonly immediate?: number }
   /**
    * A breakpoint, watchpoint or single step that the debugger asked to see. `address` is PC, `vector` the x86 vector
-   * or the A64 exception class; `syndrome` is ESR as EL2 would see it, `far` a watchpoint's data address.
+   * or the A64 exception class; `syndrome` is DR6 or ESR as EL2 would see it, `far` a watchpoint's data address.
    */
   | {
       readonly kind: 'debug'

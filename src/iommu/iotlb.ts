@@ -40,6 +40,8 @@ const NONE = -1
 const SMALLEST = 12
 /** Ranges of more pages than this are found by looking at the entries of a tag. */
 const MOST_PROBES = 4096
+/** Smallest pages in 2^n bytes. */
+const PAGES_OF = Float64Array.from({ length: 65 }, (_, n) => 2 ** Math.max(n - SMALLEST, 0))
 const TWO32 = 0x1_0000_0000
 /** Up to one in so many entries are dropped one by one rather than by clearing the arrays. */
 const FEW = 8
@@ -217,7 +219,7 @@ export class Iotlb {
     kinds = IOTLB_ANY,
   ): number {
     const bits = Math.max(rangeBits, SMALLEST)
-    const pages = 2 ** (bits - SMALLEST)
+    const pages = PAGES_OF[bits]!
     let dropped = 0
     if (pages <= this.#count && pages <= MOST_PROBES) {
       if ((kinds & ~IOTLB_SECOND) !== 0)
@@ -356,10 +358,11 @@ export class Iotlb {
   }
 
   #dropRange(tag: number, hi: number, lo: number, rangeBits: number, keep: number): number {
-    const pages = 2 ** (Math.max(rangeBits, SMALLEST) - SMALLEST)
+    const bits = Math.max(rangeBits, SMALLEST)
+    const pages = PAGES_OF[bits]!
     return pages <= this.#tags.count[tag]! && pages <= MOST_PROBES
-      ? this.#dropByProbing(tag, hi, lo, Math.max(rangeBits, SMALLEST), keep)
-      : this.#dropByScanning(tag, hi, lo, Math.max(rangeBits, SMALLEST), keep)
+      ? this.#dropByProbing(tag, hi, lo, bits, keep)
+      : this.#dropByScanning(tag, hi, lo, bits, keep)
   }
 
   // Looks up every page the range can hold, of every size in use.

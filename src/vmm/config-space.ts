@@ -18,6 +18,8 @@ const CAP_MSIX = 0x11
 const EXT_ATS = 0x0f
 const EXT_PRI = 0x13
 const EXT_PASID = 0x1b
+/** Where a capability goes that the function does not have. */
+const ADDED_PASID = 0xff8
 
 /** Command register bits of interest (PCIe 7.5.1.1.3). */
 export const COMMAND = { MEMORY: 1 << 1, MASTER: 1 << 2 } as const
@@ -40,8 +42,18 @@ export class GuestConfigSpace {
   /** Called after the guest changed base addresses, the command register or MSI-X control. */
   onChange: () => void = () => {}
 
-  /** `barSizes` are the six base address registers' sizes in bytes, 0 where there is none. */
-  constructor(sys: Sys, fd: number, region: bigint, bytes: number, barSizes: readonly number[]) {
+  /**
+   * `barSizes` are the six base address registers' sizes in bytes, 0 where there is none. `pasidBits`: the width of a
+   * PASID capability of the VMM's own making, for a kernel that hides the function's; 0 for none.
+   */
+  constructor(
+    sys: Sys,
+    fd: number,
+    region: bigint,
+    bytes: number,
+    barSizes: readonly number[],
+    pasidBits = 0,
+  ) {
     this.#sys = sys
     this.#fd = fd
     this.#base = region
@@ -52,6 +64,7 @@ export class GuestConfigSpace {
     this.#shadow.set(read)
     this.#view = new DataView(this.#shadow.buffer)
     this.msix = this.#find(CAP_MSIX)
+    if (pasidBits > 0 && !this.#findExtended(EXT_PASID)) this.#addPasid(pasidBits)
     this.#fields.push({ offset: PCI_INTERRUPT_LINE, size: 1, writable: 0xff })
     if (this.msix) this.#fields.push({ offset: this.msix + 2, size: 2, writable: 0xc000 })
     const extended: [number, number, number, number][] = [
@@ -160,6 +173,25 @@ export class GuestConfigSpace {
     const mask = upper ? 0xffff_ffff : size ? ~(Math.max(size, 16) - 1) >>> 0 : 0
     const m = (mask >>> (8 * (at & 3))) & 0xff
     this.#shadow[at] = (this.#shadow[at]! & ~m) | (byte & m)
+  }
+
+  /** Appends a PASID capability to the list of extended ones (PCIe 7.8.9): in the last bytes of the space. */
+  #addPasid(width: number): void {
+    let last = 0x100
+    for (let n = 0; n < 480; n++) {
+      const next = this.#view.getUint32(last, true) >>> 20
+      if (next === 0) break
+      last = next
+    }
+    const empty = this.#view.getUint32(last, true) === 0
+    const at = empty ? last : ADDED_PASID
+    if (!empty) {
+      this.#view.setUint16(last + 2, (this.#view.getUint16(last + 2, true) & 15) | (at << 4), true)
+      this.#fields.push({ offset: last, size: 4, writable: 0 })
+    }
+    this.#view.setUint32(at, EXT_PASID | (1 << 16), true)
+    this.#view.setUint32(at + 4, width << 8, true)
+    this.#fields.push({ offset: at, size: 6, writable: 0 })
   }
 
   #find(id: number): number {

@@ -61,18 +61,9 @@ export class NestingContainer {
   /** Opens the container and the group at `groupPath` and sets the nesting IOMMU type. */
   constructor(sys: Sys, groupPath: string) {
     this.#sys = sys
-    this.#container = sys.open('/dev/vfio/vfio')
-    this.#group = sys.open(groupPath)
-    if (sys.ioctl(this.#container, VFIO_GET_API_VERSION) !== VFIO_API_VERSION)
-      throw new ErrnoError('EINVAL', 'VFIO_GET_API_VERSION: not version 0')
-    if (sys.ioctl(this.#container, VFIO_CHECK_EXTENSION, VFIO_TYPE1_NESTING_IOMMU) !== 1)
-      throw new ErrnoError('ENODEV', 'VFIO_CHECK_EXTENSION: no nesting IOMMU type')
-    const status = vfio_group_status()
-    sys.ioctl(this.#group, VFIO_GROUP_GET_STATUS, status)
-    if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE))
-      throw new ErrnoError('EINVAL', `${groupPath}: group is not viable`)
-    sys.ioctl(this.#group, VFIO_GROUP_SET_CONTAINER, s32(this.#container))
-    sys.ioctl(this.#container, VFIO_SET_IOMMU, VFIO_TYPE1_NESTING_IOMMU)
+    const { container, group } = openNesting(sys, groupPath)
+    this.#container = container
+    this.#group = group
     this.nesting = this.#readNesting()
   }
 
@@ -88,12 +79,7 @@ export class NestingContainer {
 
   /** Makes `size` bytes at process address `vaddr` the device's memory from `iova` on. */
   map(vaddr: bigint, iova: bigint, size: bigint): void {
-    const flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE
-    this.#sys.ioctl(
-      this.#container,
-      VFIO_IOMMU_MAP_DMA,
-      vfio_iommu_type1_dma_map({ flags, vaddr, iova, size }),
-    )
+    mapDma(this.#sys, this.#container, vaddr, iova, size)
   }
 
   /** The lowest free PASID of [min, max]. */
@@ -189,6 +175,36 @@ export class NestingContainer {
       throw new ErrnoError('ENODEV', 'VFIO_IOMMU_GET_INFO: no nesting capability')
     return iommu_nesting_info.at(info.bytes, at + vfio_info_cap_header.size)
   }
+}
+
+/** Opens a container and the group at `groupPath`, and sets the nesting IOMMU type. Refusals are ErrnoErrors. */
+export function openNesting(sys: Sys, groupPath: string): { container: number; group: number } {
+  const container = sys.open('/dev/vfio/vfio')
+  const group = sys.open(groupPath)
+  if (sys.ioctl(container, VFIO_GET_API_VERSION) !== VFIO_API_VERSION)
+    throw new ErrnoError('EINVAL', 'VFIO_GET_API_VERSION: not version 0')
+  if (sys.ioctl(container, VFIO_CHECK_EXTENSION, VFIO_TYPE1_NESTING_IOMMU) !== 1)
+    throw new ErrnoError('ENODEV', 'VFIO_CHECK_EXTENSION: no nesting IOMMU type')
+  const status = vfio_group_status()
+  sys.ioctl(group, VFIO_GROUP_GET_STATUS, status)
+  if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE))
+    throw new ErrnoError('EINVAL', `${groupPath}: group is not viable`)
+  sys.ioctl(group, VFIO_GROUP_SET_CONTAINER, s32(container))
+  sys.ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1_NESTING_IOMMU)
+  return { container, group }
+}
+
+/** MAP_DMA: `size` bytes at process address `vaddr` from `iova` on, to read and to write. */
+export function mapDma(
+  sys: Sys,
+  container: number,
+  vaddr: bigint,
+  iova: bigint,
+  size: bigint,
+): void {
+  const flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE
+  const map = vfio_iommu_type1_dma_map({ flags, vaddr, iova, size })
+  sys.ioctl(container, VFIO_IOMMU_MAP_DMA, map)
 }
 
 /** Offset of capability `id` in an info structure's chain; undefined when it is not there. */

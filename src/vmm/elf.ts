@@ -1,4 +1,4 @@
-// Loads a static 64-bit x86 ELF executable into guest memory. Relocation, dynamic linking and
+// Loads a static 64-bit ELF executable into guest memory. Relocation, dynamic linking and
 // section headers are left out: a guest image has only program headers that matter (ELF gABI 5).
 
 import { hex } from '../base/addr.js'
@@ -35,7 +35,19 @@ const Elf64_Phdr = struct('Elf64_Phdr', {
 
 const PT_LOAD = 1
 const ET_EXEC = 2
-const EM_X86_64 = 62
+
+/** What a guest machine wants of an image. */
+export interface ElfTarget {
+  /** e_machine, and what it is called. */
+  readonly machine: number
+  readonly name: string
+  /** Guest physical address of the first byte of RAM. */
+  readonly ramBase: number
+}
+/** RAM from 0 on. */
+export const X86_64_IMAGE: ElfTarget = { machine: 62, name: 'x86-64', ramBase: 0 }
+/** RAM from 1 GiB on. */
+export const ARM64_IMAGE: ElfTarget = { machine: 183, name: 'arm64', ramBase: 0x4000_0000 }
 
 /** A guest image that cannot be loaded; the message says what is wrong with it. */
 export class ImageError extends Error {
@@ -43,13 +55,13 @@ export class ImageError extends Error {
 }
 
 /**
- * Copies the loadable segments of `image` to their physical addresses in `ram` (guest RAM from
- * address 0) and returns the entry point. Throws ImageError as `readElf` does; then `ram` is untouched.
+ * Copies the loadable segments of `image` to their physical addresses in `ram` (guest RAM from the target's
+ * base) and returns the entry point. Throws ImageError as `readElf` does; then `ram` is untouched.
  */
-export function loadElf(image: Uint8Array, ram: Uint8Array): bigint {
-  const { entry, segments } = readElf(image, ram.length)
+export function loadElf(image: Uint8Array, ram: Uint8Array, target = X86_64_IMAGE): bigint {
+  const { entry, segments } = readElf(image, ram.length, target)
   for (const p of segments) {
-    const to = Number(p.p_paddr)
+    const to = Number(p.p_paddr) - target.ramBase
     const file = image.subarray(Number(p.p_offset), Number(p.p_offset + p.p_filesz))
     ram.fill(0, to, to + Number(p.p_memsz))
     ram.set(file, to)
@@ -59,11 +71,12 @@ export function loadElf(image: Uint8Array, ram: Uint8Array): bigint {
 
 /**
  * Entry point and loadable segments of `image`. Throws ImageError for anything that is no whole static
- * x86-64 executable or does not fit into `ramBytes`.
+ * executable for the target or does not fit into `ramBytes`.
  */
 export function readElf(
   image: Uint8Array,
   ramBytes: number,
+  target = X86_64_IMAGE,
 ): { readonly entry: bigint; readonly segments: readonly ReturnType<typeof Elf64_Phdr.at>[] } {
   if (image.length < Elf64_Ehdr.size)
     throw new ImageError(`${image.length} bytes are no ELF header`)
@@ -72,8 +85,8 @@ export function readElf(
   if (m0 !== 0x7f || m1 !== 0x45 || m2 !== 0x4c || m3 !== 0x46)
     throw new ImageError('not an ELF file')
   if (kind !== 2 || order !== 1) throw new ImageError('not a 64-bit little-endian ELF file')
-  if (header.e_machine !== EM_X86_64)
-    throw new ImageError(`machine ${header.e_machine} is not x86-64 (${EM_X86_64})`)
+  if (header.e_machine !== target.machine)
+    throw new ImageError(`machine ${header.e_machine} is not ${target.name} (${target.machine})`)
   if (header.e_type !== ET_EXEC)
     throw new ImageError('not a static executable: link with -static -no-pie')
   if (header.e_phentsize !== Elf64_Phdr.size)
@@ -90,7 +103,8 @@ export function readElf(
     if (p.p_filesz > p.p_memsz) throw new ImageError(`${what} has more file than memory`)
     if (p.p_offset + p.p_filesz > BigInt(image.length))
       throw new ImageError(`truncated: ${what} lies past the end of the file`)
-    if (p.p_paddr + p.p_memsz > BigInt(ramBytes))
+    const base = BigInt(target.ramBase)
+    if (p.p_paddr < base || p.p_paddr + p.p_memsz > base + BigInt(ramBytes))
       throw new ImageError(`${what} does not fit into ${ramBytes >> 20} MiB of guest RAM`)
     segments.push(p)
   }

@@ -5,6 +5,7 @@ import { halves, split } from '../base/addr.js'
 import { ErrnoError } from '../base/errno.js'
 import type { TraceBus } from '../base/trace.js'
 import {
+  IOMMU_FAULT_DMA_UNRECOV,
   IOMMU_FAULT_PAGE_REQ,
   IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE,
   IOMMU_FAULT_PAGE_REQUEST_PASID_VALID,
@@ -57,6 +58,9 @@ const RESPONSE: Readonly<Record<number, number>> = {
   15: IOMMU_PAGE_RESP_FAILURE,
 }
 
+/** A request of the device that was refused, as the kernel tells it. */
+export type UnrecoverableFault = ReturnType<typeof iommu_fault>['event']['event']
+
 /** The fault regions of one device. */
 export class PageRequestChannel {
   /** Signalled by the kernel for every record. */
@@ -101,10 +105,14 @@ export class PageRequestChannel {
   }
 
   /**
-   * Hands every new page request to `deliver`. One that the guest cannot take is answered INVALID at
-   * once, so that the device never waits for nobody.
+   * Hands every new page request to `deliver`, and every refused request to `refused`. One that the guest cannot
+   * take is answered INVALID at once, so that the device never waits for nobody.
    */
-  poll(guestBdf: number, deliver: (request: PageRequest) => boolean): void {
+  poll(
+    guestBdf: number,
+    deliver: (request: PageRequest) => boolean,
+    refused?: (fault: UnrecoverableFault) => void,
+  ): void {
     if (this.#sys.readable(this.eventfd)) this.#sys.read(this.eventfd, new Uint8Array(8))
     this.#sys.pread(this.#device, this.#ring.bytes, this.#faults)
     const record = iommu_fault()
@@ -114,6 +122,7 @@ export class PageRequestChannel {
       this.#tail = (this.#tail + 1) % this.#ring.nb_entries
       this.#putU32(this.#faults, this.#tail)
       if (record.type === IOMMU_FAULT_PAGE_REQ) this.#deliver(record, guestBdf, deliver)
+      else if (record.type === IOMMU_FAULT_DMA_UNRECOV) refused?.(record.event.event)
     }
   }
 

@@ -33,8 +33,11 @@ export class Passthrough {
   readonly #msixBar: number = -1
   readonly #msixOffset: number = 0
 
-  /** `device` is a VFIO device fd; BARs are placed from guest address `window` upwards. */
-  constructor(sys: Sys, device: number, window: number, raise: RaiseMsi) {
+  /**
+   * `device` is a VFIO device fd; BARs are placed from guest address `window` upwards. `pasidBits`: see
+   * GuestConfigSpace.
+   */
+  constructor(sys: Sys, device: number, window: number, raise: RaiseMsi, pasidBits = 0) {
     this.#sys = sys
     this.#device = device
     const config = this.#region(VFIO_PCI_CONFIG_REGION_INDEX)
@@ -42,7 +45,14 @@ export class Passthrough {
     for (let index = 0; index <= VFIO_PCI_BAR5_REGION_INDEX; index++)
       regions.push(this.#region(index))
     const sizes = regions.map(r => Number(r.size))
-    this.config = new GuestConfigSpace(sys, device, config.offset, Number(config.size), sizes)
+    this.config = new GuestConfigSpace(
+      sys,
+      device,
+      config.offset,
+      Number(config.size),
+      sizes,
+      pasidBits,
+    )
 
     const capability = this.config.msix
     if (capability) {

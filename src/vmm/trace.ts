@@ -12,6 +12,30 @@ declare module '../base/trace.js' {
     'vmm.bind': { operation: 'bind' | 'unbind'; pasid: number; root: number; refused?: string }
     /** A guest invalidation that was passed down. `pages` is 0 for a whole PASID. */
     'vmm.invalidate': { pasid: number; address: bigint; pages: number; refused?: string }
+    /** A guest's stream table entry came, changed or went, and what SET_PASID_TABLE answered. */
+    'vmm.table': {
+      stream: number
+      config: 'translate' | 'bypass' | 'abort'
+      /** Guest physical address of the table of context descriptors, and log2 of its size; of `translate`. */
+      table: number
+      contextBits: number
+      refused?: string
+    }
+    /** A guest's SMMU command that became a CACHE_INVALIDATE. Ids and ranges that it does not name are left out. */
+    'vmm.smmu-invalidate': {
+      stream: number
+      cache: 'contexts' | 'tlb' | 'device-tlb'
+      pasid?: number
+      asid?: number
+      address?: bigint
+      pages?: number
+      refused?: string
+    }
+    /** A stalled access on its way to the guest, and the guest's answer to it. */
+    'vmm.stall': { stream: number; pasid: number; tag: number; address: bigint; write: boolean }
+    'vmm.resume': { stream: number; tag: number; retry: boolean }
+    /** A refused request of a device, told to the guest as an event of its SMMU. */
+    'vmm.smmu-event': { stream: number; event: string; pasid: number; address: bigint }
     /** A page request on its way to the guest. */
     'vmm.page-request': {
       pasid: number
@@ -35,6 +59,11 @@ export const VMM_EVENTS = [
   'vmm.pasid',
   'vmm.bind',
   'vmm.invalidate',
+  'vmm.table',
+  'vmm.smmu-invalidate',
+  'vmm.stall',
+  'vmm.resume',
+  'vmm.smmu-event',
   'vmm.page-request',
   'vmm.page-response',
   'guest.console',

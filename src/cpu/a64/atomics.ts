@@ -17,15 +17,17 @@ const armMonitor = routine('armMonitor', ({ state, memory }, op) => {
   state.steppedExclusive = true
 })
 
-/** `d`: 1 when a store-exclusive of `imm` bytes to address `a` may be done. Faults as the store would. */
+/**
+ * `d`: 1 when a store-exclusive of `imm` bytes to address `a` may be done. With the monitor open it fails without looking
+ * at the address; otherwise it faults as the store would. Another size than the load's fails.
+ */
 const checkMonitor = routine('checkMonitor', ({ state, memory }, op) => {
+  state.r32[2 * op.d] = state.r32[2 * op.d + 1] = 0
+  if (!state.exclusive) return
   const hi = state.r32[2 * op.a + 1]!
   const lo = state.r32[2 * op.a]!
   const physical = memory.translate(hi, lo, ACCESS.WRITE | ACCESS.EXCLUSIVE, op.imm)
-  const passes =
-    state.exclusive && state.exclusiveAddress === physical && state.exclusiveSize === op.imm
-  state.r32[2 * op.d] = passes ? 1 : 0
-  state.r32[2 * op.d + 1] = 0
+  if (state.exclusiveAddress === physical && state.exclusiveSize === op.imm) state.r32[2 * op.d] = 1
 })
 
 /** CLREX. */

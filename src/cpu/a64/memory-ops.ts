@@ -20,7 +20,9 @@ export function withAddress(
   access: (address: Slot) => void,
 ): void {
   const base = b.base(n)
-  const moved = offset === 0 ? base : b.value('i64.addk', { a: base, imm: offset })
+  // With writeback a copy, since the transfer may change the register.
+  const moved =
+    offset === 0 && writeback === 'none' ? base : b.value('i64.addk', { a: base, imm: offset })
   access(writeback === 'post' ? base : moved)
   if (writeback !== 'none') b.emit('i64.mov', { d: n, a: moved })
 }

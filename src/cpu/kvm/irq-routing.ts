@@ -1,6 +1,7 @@
 // Interrupts into a VM from outside: KVM_SIGNAL_MSI, routes of interrupt numbers (KVM_SET_GSI_ROUTING) and eventfds
 // bound to them (KVM_IRQFD). Where messages and pins lead is the architecture's: see IrqTarget.
 
+import type { ErrnoName } from '../../base/errno.js'
 import type { StructValue } from '../../base/struct.js'
 import { EventFd } from '../../sys/eventfd.js'
 import type { Process } from '../../sys/process.js'
@@ -25,8 +26,8 @@ export interface IrqTarget {
   readonly messageFlags: number
   /** Whether there are controllers to deliver to. */
   readonly present: boolean
-  /** Delivers a message: how many took it. */
-  message(message: Message): number
+  /** Delivers a message: how many took it, or why it could not be tried. */
+  message(message: Message): number | ErrnoName
   /** Whether a route may lead to this pin. */
   hasPin(irqchip: number, pin: number): boolean
   /** Raises and lowers a pin. */
@@ -124,12 +125,14 @@ export class IrqRouting {
   }
 }
 
-/** KVM_SIGNAL_MSI: how many took the message. */
+/** KVM_SIGNAL_MSI: how many took the message. EINVAL, and what the target says. */
 export function signalMsi({ target }: IrqRouting, arg: number, caller: Process): number {
   const msi = copyIn(caller, arg, uapi.kvm_msi)
   if (!target.present || (msi.flags & ~target.messageFlags) !== 0)
     throw refuse('EINVAL', 'nobody takes this message')
-  return target.message(messageOf(msi, msi.flags))
+  const taken = target.message(messageOf(msi, msi.flags))
+  if (typeof taken === 'string') throw refuse(taken, 'nobody takes this message')
+  return taken
 }
 
 function messageOf(

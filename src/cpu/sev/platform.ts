@@ -21,8 +21,8 @@ export interface SevOptions {
   readonly minPlainAsid?: number
   /** Whether VMs of type 4 can be made. Default false. */
   readonly snp?: boolean
-  /** Any bytes: every key comes from them. */
-  readonly seed?: Uint8Array
+  /** Any text: every key comes from it. */
+  readonly seed?: string
   /** Who computes; pure JavaScript by default. */
   readonly crypto?: CryptoProvider
 }
@@ -46,10 +46,15 @@ export function createSevPlatform(
     readonly addressBits: number
   },
 ): SevPlatform {
-  const { cBit = 47, reduction = 5, minPlainAsid = 1, snp = false } = options
+  const { cBit = 47, reduction = 5, minPlainAsid = 1, snp = false, seed = '', ...rest } = options
   const bit = { cBit, reduction }
   guestBits(bit, host.addressBits)
-  const firmware = new SevFirmware({ ...options, ...host })
+  const firmware = new SevFirmware({
+    ...rest,
+    ...host,
+    minPlainAsid,
+    seed: new TextEncoder().encode(seed),
+  })
   return { firmware, bit, es: minPlainAsid > 1, snp }
 }
 

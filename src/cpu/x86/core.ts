@@ -1,9 +1,10 @@
 // The x86-64 core: fetches blocks, runs them on the evaluator, and takes events in between (SDM vol. 3, 6.9).
-// 64-bit mode only: any other mode is refused at entry. Hardware breakpoints (DR0 to DR3) never match.
+// 64-bit mode only: any other mode is refused at entry. While breakpoints are armed it runs instruction by instruction.
 
 import type { AddressSpace } from '../../mem/address-space.js'
 import type { Core, Exit } from '../core.js'
 import { evaluate } from '../ir/evaluator.js'
+import { Breakpoints, DR6, DR6_ONES } from './breakpoints.js'
 import { type Block, CodeCache, type CodeMemory } from './code-cache.js'
 import type { X86Machine } from './machine.js'
 import { ACCESS, type MemoryPort, type SystemPort } from './ports.js'
@@ -27,19 +28,20 @@ export interface X86CoreParts {
   readonly space: AddressSpace
 }
 
-const DR6_BS = 0x4000n
-
 /** One x86-64 logical processor. */
 export class X86Core implements Core, X86Machine {
   readonly state: X86State
-  readonly memory: MemoryPort
   readonly system: SystemPort
+  readonly breakpoints: Breakpoints
   /** What a debugger asked for (KVM_SET_GUEST_DEBUG): exits instead of exceptions. */
   readonly debug = { singleStep: false, softwareBreakpoints: false }
   /** Leave with `interrupt-window` as soon as an external interrupt could be delivered. */
   wantsInterruptWindow = false
 
   readonly #code: CodeCache
+  readonly #plain: MemoryPort
+  /** Plain memory, or the breakpoints' view of it. */
+  #memory: MemoryPort
   #retired = 0
   #exitRequested = false
   /** The exit that ended the block, if one did. */
@@ -49,9 +51,14 @@ export class X86Core implements Core, X86Machine {
 
   constructor(parts: X86CoreParts) {
     this.state = parts.state
-    this.memory = parts.memory
+    this.#plain = this.#memory = parts.memory
+    this.breakpoints = new Breakpoints(parts.state, parts.memory)
     this.system = parts.system
     this.#code = new CodeCache(parts.space)
+  }
+
+  get memory(): MemoryPort {
+    return this.#memory
   }
 
   /** Instructions retired, iterations of string instructions and deliveries of events each counting as one. */
@@ -93,9 +100,11 @@ export class X86Core implements Core, X86Machine {
         if (exit) return exit
         if (this.#retired >= end) break
       }
-      const block = this.#nextBlock()
-      if (block) this.#runBlock(block, end - this.#retired)
-      else this.#endEarly()
+      if (half || !this.breakpoints.armed || !this.#atBreakpoint()) {
+        const block = this.#nextBlock()
+        if (block) this.#runBlock(block, end - this.#retired)
+        else this.#endEarly()
+      }
       if (this.#exit) {
         const exit = this.#exit
         this.#exit = undefined
@@ -150,7 +159,8 @@ export class X86Core implements Core, X86Machine {
 
   /** The block at RIP, or undefined with the state aborted. */
   #nextBlock(): Block | undefined {
-    const { state, memory } = this
+    const { state } = this
+    const memory = this.#plain
     const lo = state.r32[2 * SLOT.RIP]!
     const hi = state.r32[2 * SLOT.RIP + 1]!
     const address = memory.translate(hi, lo, ACCESS.FETCH)
@@ -162,15 +172,22 @@ export class X86Core implements Core, X86Machine {
   }
 
   #runBlock(block: Block, budget: number): void {
-    const { state, memory } = this
+    const { state, breakpoints } = this
+    const watched = breakpoints.armed
+    const memory = watched ? breakpoints : this.#plain
+    this.#memory = memory
     const { r64 } = state
     const { instructions } = block
     const replays = state.accesses.open
     const shadow = state.interruptShadow
     const traps = (state.flags & FLAG.TF) !== 0
-    const single = replays || shadow || traps || this.debug.singleStep
+    const resumes = state.flags & FLAG.RF
+    const single = replays || shadow || traps || watched || resumes !== 0 || this.debug.singleStep
     if (replays) state.accesses.restart()
     state.interruptShadow = false
+    // RF holds for one instruction; what faults or is done again has it still.
+    if (resumes) state.flags &= ~FLAG.RF
+    breakpoints.hits = 0
     const most = single ? 1 : Math.min(budget, block.steps)
     memory.storedPage = memory.storedFirstPage = -1
     let done = 0
@@ -181,6 +198,7 @@ export class X86Core implements Core, X86Machine {
       if (!evaluate(insn.ops, state, memory, this)) {
         this.#retired += done
         if (shadow && state.abort === ABORT.EXIT) state.interruptShadow = true
+        if (state.abort === ABORT.EXIT || state.abort === ABORT.EXCEPTION) state.flags |= resumes
         this.#endEarly()
         return
       }
@@ -192,16 +210,44 @@ export class X86Core implements Core, X86Machine {
     }
     this.#retired += done
     if (replays) state.accesses.forget()
-    if (traps) {
-      state.dr[6] = state.dr[6]! | DR6_BS
-      state.event ??= { kind: EVENT.EXCEPTION, vector: VECTOR.DB, error: undefined }
-    }
+    this.#debugTraps(traps)
     if (state.leave) {
       this.#exit = state.leave
       state.leave = undefined
-    } else if (this.debug.singleStep) {
-      this.#exit = { kind: 'debug', vector: VECTOR.DB, address: state.rip }
     }
+  }
+
+  /** After an instruction: data breakpoints and single steps, the guest's and the debugger's outside. */
+  #debugTraps(traps: boolean): void {
+    const { hits, owned } = this.breakpoints
+    const guests = (owned ? 0 : hits) | (traps ? DR6.BS : 0)
+    const hosts = (owned ? hits : 0) | (this.debug.singleStep ? DR6.BS : 0)
+    if (guests !== 0) this.#debugException(guests, false)
+    if (hosts !== 0) this.#exit = this.#debugExit(hosts)
+  }
+
+  /** True when an instruction breakpoint is at RIP: the exception, or the exit, that it is was made. */
+  #atBreakpoint(): boolean {
+    const { state, breakpoints } = this
+    const hits = breakpoints.atInstruction()
+    if (hits === 0) return false
+    if (breakpoints.owned) {
+      // As the frame of the exception would have it: the instruction runs when the guest goes on.
+      state.flags |= FLAG.RF
+      this.#exit = this.#debugExit(hits)
+    } else this.#debugException(hits, true)
+    return true
+  }
+
+  #debugException(bits: number, fault: boolean): void {
+    const { state } = this
+    state.dr[6] = (state.dr[6]! & ~15n) | BigInt(bits)
+    state.event ??= { kind: EVENT.EXCEPTION, vector: VECTOR.DB, error: undefined, fault }
+  }
+
+  #debugExit(bits: number): Exit {
+    const syndrome = (DR6_ONES | bits) >>> 0
+    return { kind: 'debug', vector: VECTOR.DB, address: this.state.rip, syndrome }
   }
 
   /** Turns `state.abort` into the event to deliver next or the exit to leave with. */
@@ -217,7 +263,8 @@ export class X86Core implements Core, X86Machine {
     }
     state.accesses.forget()
     if (abort === ABORT.EXCEPTION) {
-      state.event = { kind: EVENT.EXCEPTION, vector: state.vector, error: state.error }
+      const { vector, error } = state
+      state.event = { kind: EVENT.EXCEPTION, vector, error, fault: true }
     } else if (
       this.debug.softwareBreakpoints &&
       event?.vector === VECTOR.BP &&

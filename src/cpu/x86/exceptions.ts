@@ -2,6 +2,7 @@
 // of a fault in the middle of it. Task gates, compatibility-mode handlers and shadow stacks are not modelled.
 // Who decides that an event is due is the core's run loop.
 
+import { DR7_GD } from './breakpoints.js'
 import { high, isCanonical, low } from './machine.js'
 import { ACCESS, type MemoryPort } from './ports.js'
 import {
@@ -45,7 +46,7 @@ function classOf(event: PendingEvent): Class {
 /** Exceptions that report the instruction as restartable: RF is set in the image they push (6.6 and 17.3.1.1). */
 const isFault = (event: PendingEvent): boolean =>
   event.kind === EVENT.EXCEPTION &&
-  event.vector !== VECTOR.DB &&
+  (event.vector !== VECTOR.DB || event.fault === true) &&
   event.vector !== VECTOR.BP &&
   event.vector !== VECTOR.OF &&
   event.vector !== VECTOR.DF &&
@@ -92,6 +93,7 @@ export class EventDelivery {
       s.abort = ABORT.NONE
       if (this.#attempt(current)) {
         if (current.kind === EVENT.NMI) s.nmiBlocked = true
+        if (current.vector === VECTOR.DB) s.dr[7] = s.dr[7]! & ~BigInt(DR7_GD)
         return true
       }
       if (s.abort === ABORT.EXIT) return true

@@ -138,6 +138,8 @@ export interface PendingEvent {
   readonly error: number | undefined
   /** Software events only: the length of the INT instruction, whose end is the return address. */
   readonly length?: number
+  /** Debug exceptions only: before the instruction, which then is to run with RF set. */
+  readonly fault?: boolean
 }
 
 /**

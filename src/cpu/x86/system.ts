@@ -1,6 +1,7 @@
 // Control and debug registers, translations, MSRs, time, interruptibility (SDM vol. 2 by mnemonic).
 // The check of CPL that most of them begin with is in the encoding table ('cpl0').
 
+import { DR6, DR7_GD } from './breakpoints.js'
 import type { Emitter } from './emitter.js'
 import {
   aborted,
@@ -71,8 +72,14 @@ export function MOV_TO_CR(b: Emitter): void {
   b.call(writeControl, { a: b.read(1), imm: number })
 }
 
-/** DR4 and DR5 are names of DR6 and DR7 unless CR4.DE is set (SDM vol. 3, 17.2.2). */
+/** DR4 and DR5 are names of DR6 and DR7 unless CR4.DE is set; under DR7.GD every use is #DB (SDM vol. 3, 18.2). */
 function debugNumber(m: X86Machine, n: number): number {
+  const { dr } = m.state
+  if ((dr[7]! & BigInt(DR7_GD)) !== 0n) {
+    dr[6] = dr[6]! | BigInt(DR6.BD)
+    m.state.raise(VECTOR.DB)
+    return n
+  }
   if (n !== 4 && n !== 5) return n
   if (m.state.cr4 & CR4.DE) m.state.raise(VECTOR.UD)
   return n + 2

@@ -174,6 +174,10 @@ const PAGES_OF_LOW_HALF = 2 ** 20
 /** Cuts a range into aligned blocks of 2^bits bytes; what lies above 64 bits is left out. */
 function blocks(range: PageRange, each: (hi: number, lo: number, bits: number) => void): void {
   let { page } = range
+  if (range.count === 1) {
+    each((page / PAGES_OF_LOW_HALF) | 0, ((page % PAGES_OF_LOW_HALF) * 4096) | 0, 12)
+    return
+  }
   let left = Math.min(range.count, PAGES - page)
   while (left > 0) {
     let order = Math.floor(Math.log2(left))

@@ -92,6 +92,7 @@ export class Commands {
     pageBits: 12,
     global: false,
   }
+  readonly #limit: number
   /** Continues a queue that keeps being fed. */
   readonly #again: Timer
   #running = false
@@ -104,6 +105,7 @@ export class Commands {
     timer: (run: () => void) => Timer,
   ) {
     this.#t = targets
+    this.#limit = 2 ** targets.config.outputAddressBits
     this.#point = point
     this.#again = timer(() => this.run())
   }
@@ -119,7 +121,7 @@ export class Commands {
     this.#running = true
     const { regs, config } = this.#t
     for (
-      let left = 2 ** queueBits(regs.CMDQ_BASE, config.commandQueueBits);
+      let left = 1 << queueBits(regs.CMDQ_BASE, config.commandQueueBits);
       this.#executeOne();
       left--
     ) {
@@ -137,12 +139,11 @@ export class Commands {
     if (!regs.CR0ACK.CMDQEN || errors.active('CMDQ_ERR')) return false
     const { CMDQ_BASE, CMDQ_PROD, CMDQ_CONS } = regs
     const bits = queueBits(CMDQ_BASE, config.commandQueueBits)
-    const all = 2 ** (bits + 1) - 1
+    const all = (2 << bits) - 1
     const consumer = CMDQ_CONS.RD & all
     if (consumer === (CMDQ_PROD.WR & all)) return false
     const at = queueAddress(CMDQ_BASE, bits, COMMAND_SIZE) + (consumer & (all >> 1)) * COMMAND_SIZE
-    if (at >= 2 ** config.outputAddressBits || !memory.read(at, this.#bytes))
-      return this.#stop(CERROR.ABT)
+    if (at >= this.#limit || !memory.read(at, this.#bytes)) return this.#stop(CERROR.ABT)
     const opcode = this.#config.OPCODE
     const error = this.#config.SSec ? CERROR.ILL : this.#execute(opcode)
     if (error !== CERROR.NONE) return this.#stop(error)

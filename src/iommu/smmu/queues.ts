@@ -25,8 +25,8 @@ export const queueBits = (base: QueueBase, most: number): number => Math.min(bas
 
 /** The address of a queue: aligned to its size. */
 export function queueAddress(base: QueueBase, bits: number, entry: number): number {
-  const bytes = entry * 2 ** bits
-  return base.ADDR - (base.ADDR % bytes)
+  const bytes = entry << bits
+  return Math.floor(base.ADDR / bytes) * bytes
 }
 
 /** A queue with the unit as producer. */
@@ -67,8 +67,8 @@ export class OutputQueue {
 
   get full(): boolean {
     const bits = queueBits(this.#r.base, this.#mostBits)
-    const all = 2 ** (bits + 1) - 1
-    return ((this.#r.producer.WR - this.#r.consumer.RD) & all) >= 2 ** bits
+    const all = (2 << bits) - 1
+    return ((this.#r.producer.WR - this.#r.consumer.RD) & all) >= 1 << bits
   }
 
   /** Where the next entry goes, wrap bit included. */
@@ -78,7 +78,7 @@ export class OutputQueue {
 
   /** True while software has taken every entry. */
   get empty(): boolean {
-    const all = 2 ** (queueBits(this.#r.base, this.#mostBits) + 1) - 1
+    const all = (2 << queueBits(this.#r.base, this.#mostBits)) - 1
     return ((this.#r.producer.WR ^ this.#r.consumer.RD) & all) === 0
   }
 
@@ -101,7 +101,7 @@ export class OutputQueue {
     }
     const { base, producer } = this.#r
     const bits = queueBits(base, this.#mostBits)
-    const all = 2 ** (bits + 1) - 1
+    const all = (2 << bits) - 1
     const at = queueAddress(base, bits, entry.length) + (producer.WR & (all >> 1)) * entry.length
     if (!this.#memory.write(at, entry)) {
       this.#errors.raise(this.#error)

@@ -253,7 +253,9 @@ export class SmmuUnit implements UpstreamTranslator, MessageSink, MmioTarget {
   /** Software's write to a register, with everything that follows from it. */
   write(offset: number, size: 1 | 2 | 4 | 8, value: bigint): void {
     if (this.#register.on) this.#traceRegister(true, offset, size, value)
-    if (!this.#ignored(offset, size, value)) this.#file.write(offset, size, value)
+    if (this.#ignored(offset, size, value)) return
+    if (size === 4) this.#file.write32(offset, Number(BigInt.asUintN(32, value)))
+    else this.#file.write(offset, size, value)
   }
 
   get answers(): number {

@@ -289,9 +289,9 @@ describe('a vCPU', () => {
     ['debug register flags', uapi.KVM_SET_DEBUGREGS, uapi.kvm_debugregs({ flags: 1n }), 'EINVAL'],
     ['a 33-bit DR7', uapi.KVM_SET_DEBUGREGS, uapi.kvm_debugregs({ dr7: 1n << 32n }), 'EINVAL'],
     [
-      'hardware breakpoints',
+      'guest debug controls that are not there',
       uapi.KVM_SET_GUEST_DEBUG,
-      uapi.kvm_guest_debug({ control: 0x2_0001 }),
+      uapi.kvm_guest_debug({ control: 0x10_0001 }),
       'EINVAL',
     ],
     ['an unknown request', uapi.KVM_CREATE_VCPU, 1, 'EINVAL'],

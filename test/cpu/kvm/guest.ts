@@ -5,6 +5,7 @@ import { ErrnoError } from '../../../src/base/errno.js'
 import { TraceBus } from '../../../src/base/trace.js'
 import { type KvmParts, registerKvm } from '../../../src/cpu/kvm/system.js'
 import * as uapi from '../../../src/cpu/kvm/uapi.js'
+import { createSevPlatform, type SevOptions } from '../../../src/cpu/sev/platform.js'
 import { AddressSpace } from '../../../src/mem/address-space.js'
 import { FrameAllocator } from '../../../src/mem/frames.js'
 import { createRam } from '../../../src/mem/ram.js'
@@ -61,15 +62,17 @@ export interface Frame {
 
 const WITH_ERROR = new Set([8, 10, 11, 12, 13, 14, 17, 21])
 
-/** A host with /dev/kvm and one process. */
-export function host(parts: Partial<KvmParts> = {}) {
+/** A host with /dev/kvm and one process; with SEV when options for it are given. */
+export function host(parts: Partial<KvmParts> = {}, sev?: SevOptions) {
   const clock = new VirtualClock()
   const trace = new TraceBus(clock)
   const memory = new AddressSpace()
   const frames = new FrameAllocator(memory, memory.addRam(0, createRam(16 << 20)))
   const kernel = new Kernel({ clock, trace, memory, frames })
-  const kvm = registerKvm({ kernel, clock, trace, ...parts })
-  return { clock, trace, memory, frames, kernel, kvm, sys: new Sys(kernel.spawn()) }
+  const platform = sev && createSevPlatform(sev, { memory, clock, trace, addressBits: 52 })
+  const kvm = registerKvm({ kernel, clock, trace, ...parts, ...(platform && { sev: platform }) })
+  const sys = new Sys(kernel.spawn())
+  return { clock, trace, memory, frames, kernel, kvm, platform, sys }
 }
 
 /** Bytes of a hex dump; blanks and what follows `;` on a line do not count. */
@@ -80,6 +83,18 @@ export const hex = (text: string): Uint8Array =>
 
 /** Tables and stubs, made once. */
 let image: Uint8Array | undefined
+
+/** What may differ from one guest to the next. */
+export interface GuestOptions {
+  readonly irqchip?: boolean
+  readonly parts?: Partial<KvmParts>
+  /** A host that is there already. */
+  readonly host?: ReturnType<typeof host>
+  /** KVM_CREATE_VM's argument. */
+  readonly type?: number
+  /** Runs before there is a vCPU. */
+  readonly prepare?: (sys: Sys, vm: number) => void
+}
 
 /** One VM with one vCPU that is ready to run at `AT.CODE`. */
 export class Guest {
@@ -93,12 +108,13 @@ export class Guest {
   readonly page: Uint8Array
   readonly run
 
-  constructor(options: { irqchip?: boolean; parts?: Partial<KvmParts> } = {}) {
-    this.host = host(options.parts)
+  constructor(options: GuestOptions = {}) {
+    this.host = options.host ?? host(options.parts)
     this.sys = this.host.sys
     const { sys } = this
     const kvm = sys.open('/dev/kvm')
-    this.vm = sys.ioctl(kvm, uapi.KVM_CREATE_VM, 0)
+    this.vm = sys.ioctl(kvm, uapi.KVM_CREATE_VM, options.type ?? 0)
+    options.prepare?.(sys, this.vm)
     if (options.irqchip !== false) sys.ioctl(this.vm, uapi.KVM_CREATE_IRQCHIP)
     this.vcpu = sys.ioctl(this.vm, uapi.KVM_CREATE_VCPU, 0)
     const length = sys.ioctl(kvm, uapi.KVM_GET_VCPU_MMAP_SIZE)

@@ -132,7 +132,8 @@ export const
   KVM_REG_ARM_FW_FEAT_BMAP      = 0x0016_0000n,
   KVM_REG_ARM_STD_BMAP          = 0x6030_0000_0016_0000n,
   KVM_REG_ARM_STD_HYP_BMAP      = 0x6030_0000_0016_0001n,
-  KVM_REG_ARM_VENDOR_HYP_BMAP   = 0x6030_0000_0016_0002n
+  KVM_REG_ARM_VENDOR_HYP_BMAP   = 0x6030_0000_0016_0002n,
+  KVM_REG_ARM_VENDOR_HYP_BMAP_2 = 0x6030_0000_0016_0003n // 6.15
 export const kvm_one_reg = struct('struct kvm_one_reg', { id: 'u64', addr: 'u64' })
 export const kvm_reg_list = struct('struct kvm_reg_list', { n: 'u64', reg: flex('u64') })
 

@@ -4,6 +4,7 @@
 import type { VirtualClock } from '../../../base/clock.js'
 import type { TraceEvents, TracePoint } from '../../../base/trace.js'
 import type { AccessRecord } from '../../accesses.js'
+import type { Encryption } from '../../sev/encryption.js'
 import { LocalApic } from '../../x86/apic.js'
 import { writeControl } from '../../x86/control-registers.js'
 import { X86Core } from '../../x86/core.js'
@@ -24,7 +25,12 @@ import {
 } from '../../x86/registers.js'
 import type { Runnable } from '../run.js'
 import '../trace.js'
-import { KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED } from '../uapi.js'
+import {
+  KVM_HC_MAP_GPA_RANGE,
+  KVM_MP_STATE_HALTED,
+  KVM_MP_STATE_RUNNABLE,
+  KVM_MP_STATE_UNINITIALIZED,
+} from '../uapi.js'
 import type { X86Vm } from './vm.js'
 
 /** IA32_APIC_BASE of a vCPU whose local APIC is its owner's: enabled, bootstrap processor. */
@@ -32,6 +38,8 @@ const APIC_BASE = 0xfee0_0900
 /** RAX after a hypercall that nobody knows (KVM_ENOSYS), and after one from user mode (KVM_EPERM). */
 const HYPERCALL_UNKNOWN = -1000n
 const HYPERCALL_REFUSED = -1n
+/** RAX after MAP_GPA_RANGE of no whole pages (KVM_EINVAL). */
+const HYPERCALL_INVALID = -22n
 
 /** A vCPU's processor and what surrounds it. */
 export class Processor implements SystemPort, Runnable {
@@ -80,7 +88,8 @@ export class Processor implements SystemPort, Runnable {
       apicRead: (offset, size) => this.apic!.read(offset, size),
       apicWrite: (offset, size, value) => this.apic!.write(offset, size, value),
       readOnly: ram => vm.slots.readOnly(ram),
-      populate: address => vm.slots.populate(address),
+      populate: (address, fetch) => vm.slots.populate(address, fetch),
+      owed: address => vm.privateMemory?.mappings.exitAt(address) !== undefined,
       leaving: (address, write) => (this.memoryFault = vm.slots.isFault(address, write)),
     })
     this.msrs = new MsrFile(this.state, {
@@ -93,6 +102,14 @@ export class Processor implements SystemPort, Runnable {
     this.#delivery = new EventDelivery(this.state, this.mmu, event => this.#heard(event))
     const { state, mmu: memory } = this
     this.core = new X86Core({ state, memory, system: this, space: vm.memory })
+    const encryption = vm.sev?.encryption
+    if (encryption) this.encrypt(encryption)
+  }
+
+  /** Works under a guest's memory key from now on. */
+  encrypt(encryption: Encryption): void {
+    this.mmu.encrypt(encryption)
+    this.core.fetchFrom(encryption.memory)
   }
 
   get accesses(): AccessRecord {
@@ -119,6 +136,7 @@ export class Processor implements SystemPort, Runnable {
 
   /** Tells the clock of the instructions run since; what is due by now happens. */
   passTime(): void {
+    this.vm.sev?.settle()
     const ran = this.core.retired - this.#told
     this.#told = this.core.retired
     this.clock.advance(ran * this.#ns)
@@ -188,6 +206,7 @@ export class Processor implements SystemPort, Runnable {
       this.state.abort = ABORT.EXIT
       return 0
     }
+    this.core.breakpoints.port(port, size)
     let value = 0
     for (let i = size - 1; i >= 0; i--) value = (value << 8) | answer[i]!
     return value
@@ -196,6 +215,7 @@ export class Processor implements SystemPort, Runnable {
   portOut(port: number, size: number, value: number): void {
     const answer = this.state.accesses.ask({ kind: 'io', write: true, port, size, value })
     if (answer === undefined) this.state.abort = ABORT.EXIT
+    else this.core.breakpoints.port(port, size)
   }
 
   readMsr(index: number): bigint {
@@ -232,11 +252,19 @@ export class Processor implements SystemPort, Runnable {
   hypercall(): void {
     const { state } = this
     const number = state.r64[SLOT.RAX]!
-    if (state.cpl === 0 && this.vm.exitsOn(number)) state.leave = { kind: 'hypercall' }
-    else {
-      const answer = state.cpl === 0 ? HYPERCALL_UNKNOWN : HYPERCALL_REFUSED
-      state.r64[SLOT.RAX] = BigInt.asUintN(64, answer)
-    }
+    const answer = this.#refusal(number)
+    if (answer === undefined) state.leave = { kind: 'hypercall' }
+    else state.r64[SLOT.RAX] = BigInt.asUintN(64, answer)
+  }
+
+  // What a hypercall answers that does not go to the owner.
+  #refusal(number: bigint): bigint | undefined {
+    const { cpl, r64 } = this.state
+    if (cpl !== 0) return HYPERCALL_REFUSED
+    if (!this.vm.exitsOn(number)) return HYPERCALL_UNKNOWN
+    const [gpa, pages] = [r64[SLOT.RBX]!, r64[SLOT.RCX]!]
+    const range = gpa % 4096n === 0n && pages !== 0n && gpa / 4096n + pages < 1n << 64n
+    return number === BigInt(KVM_HC_MAP_GPA_RANGE) && !range ? HYPERCALL_INVALID : undefined
   }
 
   translatePasid(guest: number): number {

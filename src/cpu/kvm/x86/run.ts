@@ -3,6 +3,7 @@
 import { impossible } from '../../../base/errno.js'
 import type { StructValue } from '../../../base/struct.js'
 import type { Exit } from '../../core.js'
+import { DR6_ONES } from '../../x86/breakpoints.js'
 import { FLAG, SLOT } from '../../x86/registers.js'
 import { refuse } from '../arguments.js'
 import { RunLoop } from '../run.js'
@@ -33,6 +34,7 @@ export class X86RunLoop extends RunLoop<Processor> {
   protected begin(): void {
     const run = this.#run
     const p = this.processor
+    p.vm.sev?.refuseRun()
     if (p.apic === undefined && run.cr8 !== BigInt(p.state.cr8)) {
       if (run.cr8 > 15n) throw refuse('EINVAL', `CR8 ${run.cr8}`)
       p.state.cr8 = Number(run.cr8)
@@ -44,21 +46,25 @@ export class X86RunLoop extends RunLoop<Processor> {
   }
 
   protected entryProblem(): Exit | undefined {
-    const reason = this.processor.parked ? undefined : entryProblem(this.processor.state)
+    const { parked, state, vm } = this.processor
+    const reason = parked ? undefined : (vm.sev?.entryProblem() ?? entryProblem(state))
     return reason === undefined ? undefined : { kind: 'fail-entry', reason }
   }
 
   protected complete(): void {
-    const { core, accesses } = this.processor
+    const { core, accesses, vm } = this.processor
+    if (vm.sev) vm.sev.running = this.processor
     const { waiting } = accesses
     if (waiting?.write) core.completeAccess()
     else if (waiting?.kind === 'io') core.completeAccess(this.#page.subarray(DATA))
     else core.completeAccess(this.#run.u.mmio.data)
   }
 
-  protected prepare(): void {
-    const { core, apic } = this.processor
+  protected prepare(): false {
+    const { core, apic, vm } = this.processor
+    if (vm.sev) vm.sev.running = this.processor
     core.wantsInterruptWindow = apic === undefined && this.#run.request_interrupt_window !== 0
+    return false
   }
 
   protected leave(exit: Exit): boolean {
@@ -88,8 +94,8 @@ export class X86RunLoop extends RunLoop<Processor> {
         return this.#askHypercall()
       case 'debug':
         Object.assign(run.u.debug.arch, { exception: exit.vector, pad: 0, pc: exit.address })
-        run.u.debug.arch.dr6 = p.state.dr[6]!
-        run.u.debug.arch.dr7 = p.state.dr[7]!
+        run.u.debug.arch.dr6 = BigInt(exit.syndrome ?? DR6_ONES)
+        run.u.debug.arch.dr7 = BigInt(p.core.breakpoints.control)
         return this.exit(uapi.KVM_EXIT_DEBUG, 'DEBUG')
       case 'interrupt-window':
         return this.exit(uapi.KVM_EXIT_IRQ_WINDOW_OPEN, 'IRQ_WINDOW_OPEN')

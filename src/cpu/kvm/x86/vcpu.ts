@@ -2,8 +2,11 @@
 
 import type { StructValue } from '../../../base/struct.js'
 import type { Process } from '../../../sys/process.js'
+import type { Encryption } from '../../sev/encryption.js'
 import type { LocalApic } from '../../x86/apic.js'
+import { EVENT, VECTOR } from '../../x86/registers.js'
 import { copyIn, copyInBytes, copyOut, copyOutBytes, refuse } from '../arguments.js'
+import { preFault } from '../memory/calls.js'
 import * as uapi from '../uapi.js'
 import { Vcpu } from '../vcpu.js'
 import { fromEntry2, MAX_CPUID_ENTRIES, toEntry2 } from './cpuid-entries.js'
@@ -12,13 +15,23 @@ import { Processor } from './processor.js'
 import { X86RunLoop } from './run.js'
 import * as transfer from './vcpu-state.js'
 import type { X86Vm } from './vm.js'
+import { mayPreFault } from './vm-types.js'
 
 /** Most entries of KVM_GET_MSRS and KVM_SET_MSRS, plus one. */
 const MAX_MSRS = 256
 const TSC_KHZ = 1_000_000
 
+const DEBUG_CONTROLS =
+  uapi.KVM_GUESTDBG_ENABLE |
+  uapi.KVM_GUESTDBG_SINGLESTEP |
+  uapi.KVM_GUESTDBG_USE_SW_BP |
+  uapi.KVM_GUESTDBG_USE_HW_BP |
+  uapi.KVM_GUESTDBG_INJECT_DB |
+  uapi.KVM_GUESTDBG_INJECT_BP
+
 /** The file behind an x86 vCPU's descriptor. */
 export class X86Vcpu extends Vcpu {
+  readonly #vm: X86Vm
   readonly #processor: Processor
   readonly #loop: X86RunLoop
   /** Stored only: nothing here computes with x87 or SSE registers. */
@@ -26,6 +39,7 @@ export class X86Vcpu extends Vcpu {
 
   constructor(vm: X86Vm, id: number) {
     super(vm, id, RUN_BYTES)
+    this.#vm = vm
     this.#processor = new Processor(vm, id)
     this.#loop = new X86RunLoop(this.#processor, this.page)
   }
@@ -50,6 +64,21 @@ export class X86Vcpu extends Vcpu {
       this.page,
     ]
     return Uint8Array.from(parts.flatMap(part => [...part]))
+  }
+
+  /** Works under a guest's memory key from now on. */
+  encrypt(encryption: Encryption): void {
+    this.#processor.encrypt(encryption)
+  }
+
+  /** What the 2016 launch measures of it: `struct kvm_regs`, then `struct kvm_sregs`. */
+  measuredState(): Uint8Array {
+    const regs = transfer.saveRegs(this.#processor.state).bytes
+    const sregs = this.#sregs().bytes
+    const state = new Uint8Array(regs.length + sregs.length)
+    state.set(regs)
+    state.set(sregs, regs.length)
+    return state
   }
 
   memoryChanged(): void {
@@ -123,9 +152,11 @@ export class X86Vcpu extends Vcpu {
       case uapi.KVM_SET_DEBUGREGS:
         return this.#setDebugRegisters(copyIn(caller, arg, uapi.kvm_debugregs))
       case uapi.KVM_SET_GUEST_DEBUG:
-        return this.#setGuestDebug(copyIn(caller, arg, uapi.kvm_guest_debug).control)
+        return this.#setGuestDebug(copyIn(caller, arg, uapi.kvm_guest_debug))
       case uapi.KVM_GET_TSC_KHZ:
         return TSC_KHZ
+      case uapi.KVM_PRE_FAULT_MEMORY:
+        return preFault(this.#vm, mayPreFault(this.#vm.type), arg, caller)
     }
     return undefined
   }
@@ -160,6 +191,7 @@ export class X86Vcpu extends Vcpu {
   #translate(arg: number, caller: Process): number {
     const t = copyIn(caller, arg, uapi.kvm_translation)
     const found = this.#processor.mmu.probe(t.linear_address)
+    this.#processor.vm.sev?.settle()
     t.physical_address = found === undefined ? 0xffff_ffff_ffff_ffffn : BigInt(found.address)
     t.valid = found === undefined ? 0 : 1
     t.writeable = 1
@@ -265,14 +297,20 @@ export class X86Vcpu extends Vcpu {
     return 0
   }
 
-  #setGuestDebug(control: number): number {
-    const known =
-      uapi.KVM_GUESTDBG_ENABLE | uapi.KVM_GUESTDBG_SINGLESTEP | uapi.KVM_GUESTDBG_USE_SW_BP
-    if ((control & ~known) !== 0) throw refuse('EINVAL', `guest debug control ${control}`)
-    const on = (control & uapi.KVM_GUESTDBG_ENABLE) !== 0
-    const { debug } = this.#processor.core
-    debug.singleStep = on && (control & uapi.KVM_GUESTDBG_SINGLESTEP) !== 0
-    debug.softwareBreakpoints = on && (control & uapi.KVM_GUESTDBG_USE_SW_BP) !== 0
+  #setGuestDebug({ control, arch }: StructValue<(typeof uapi.kvm_guest_debug)['members']>): number {
+    if ((control & ~DEBUG_CONTROLS) !== 0) throw refuse('EINVAL', `guest debug control ${control}`)
+    const { core, state } = this.#processor
+    if ((control & (uapi.KVM_GUESTDBG_INJECT_DB | uapi.KVM_GUESTDBG_INJECT_BP)) !== 0) {
+      if (state.event !== undefined) throw refuse('EBUSY', 'an event waits for delivery')
+      const vector = (control & uapi.KVM_GUESTDBG_INJECT_DB) !== 0 ? VECTOR.DB : VECTOR.BP
+      state.event = { kind: EVENT.EXCEPTION, vector, error: undefined }
+    }
+    const on = (bit: number) => (control & uapi.KVM_GUESTDBG_ENABLE) !== 0 && (control & bit) !== 0
+    core.debug.singleStep = on(uapi.KVM_GUESTDBG_SINGLESTEP)
+    core.debug.softwareBreakpoints = on(uapi.KVM_GUESTDBG_USE_SW_BP)
+    core.breakpoints.host = on(uapi.KVM_GUESTDBG_USE_HW_BP)
+      ? BigUint64Array.from(arch.debugreg)
+      : undefined
     return 0
   }
 }
