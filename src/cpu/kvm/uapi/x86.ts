@@ -6,6 +6,8 @@ import { _IO, _IOR, _IOW, _IOWR } from '../../../sys/ioctl.js'
 import { KVMIO } from './common.js'
 import { kvmRun } from './run.js'
 
+export * from './sev.js'
+
 export const KVM_NR_INTERRUPTS = 256
 /** Pages of a vCPU's mapping: `struct kvm_run`, data of port exits, coalesced MMIO (never filled). */
 export const KVM_PIO_PAGE_OFFSET = 1
