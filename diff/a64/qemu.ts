@@ -1,0 +1,64 @@
+// The other implementation: qemu-aarch64 running our runner program, built by a cross compiler.
+
+import { execFileSync, spawnSync } from 'node:child_process'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { type Case, fromRecords, type Outcome, toRecords } from './cases.js'
+
+/** How to reach it: `QEMU_AARCH64` (a command, words separated by spaces) and `AARCH64_GCC` override the names. */
+const command = () => (process.env['QEMU_AARCH64'] ?? 'qemu-aarch64').split(' ')
+const compiler = () => process.env['AARCH64_GCC'] ?? 'aarch64-linux-gnu-gcc'
+
+/** The runner program's source, beside this file or, when compiled, beside its original. */
+function source(): string {
+  const here = join(import.meta.dirname, 'runner.c')
+  return existsSync(here) ? here : resolve(import.meta.dirname, '../../../../diff/a64/runner.c')
+}
+
+/** Processors it models for us: `undefined` cases run on one without anything after Armv8.0. */
+export const PROCESSORS = { plain: 'cortex-a57', later: 'neoverse-n1' } as const
+
+/** A built runner. */
+export class QemuRunner {
+  /** What `--version` says. */
+  readonly version: string
+  readonly #folder: string
+  readonly #program: string
+
+  constructor() {
+    const [name, ...words] = command()
+    this.version = execFileSync(name!, [...words, '--version'], { encoding: 'utf8' }).split(
+      '\n',
+    )[0]!
+    this.#folder = mkdtempSync(join(process.env['QEMU_FOLDER'] ?? tmpdir(), 'a64-'))
+    this.#program = join(this.#folder, 'runner')
+    const options = [
+      '-O2',
+      '-ffreestanding',
+      '-nostdlib',
+      '-static',
+      '-Wl,-Ttext-segment=0x40000000',
+    ]
+    execFileSync(compiler(), [...options, '-o', this.#program, source()], { stdio: 'pipe' })
+  }
+
+  /** What each case does there. All must be of one kind: `undefined` ones or not. */
+  run(cases: readonly Case[]): Outcome[] {
+    const [name, ...words] = command()
+    const processor = cases[0]?.group === 'undefined' ? PROCESSORS.plain : PROCESSORS.later
+    const root = process.env['QEMU_ROOT'] ?? ''
+    const program = this.#program.slice(root.length)
+    const answer = spawnSync(name!, [...words, '-cpu', processor, program], {
+      input: toRecords(cases),
+      maxBuffer: 1 << 28,
+    })
+    if (answer.status !== 0)
+      throw new Error(`the runner ended with ${answer.status ?? answer.signal}: ${answer.stderr}`)
+    return fromRecords(cases, answer.stdout)
+  }
+
+  close(): void {
+    rmSync(this.#folder, { recursive: true })
+  }
+}
