@@ -1,5 +1,6 @@
 // Every structure, number and flag a program needs to talk to the emulated kernel, under the headers' names.
 
+export * from './cpu/kvm/uapi/sev-2016.js'
 export * from './cpu/kvm/uapi.js'
 export {
   IOMMU_CACHE_INV_TYPE_DEV_IOTLB,
