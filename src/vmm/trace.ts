@@ -12,6 +12,8 @@ declare module '../base/trace.js' {
     'vmm.bind': { operation: 'bind' | 'unbind'; pasid: number; root: number; refused?: string }
     /** A guest invalidation that was passed down. `pages` is 0 for a whole PASID. */
     'vmm.invalidate': { pasid: number; address: bigint; pages: number; refused?: string }
+    /** A device behind a virtual SMMU: its container is set up, guest RAM mapped. */
+    'vmm.passed': { device: string; stream: number; stalling: boolean; ramBytes: number }
     /** A guest's stream table entry came, changed or went, and what SET_PASID_TABLE answered. */
     'vmm.table': {
       stream: number
@@ -59,6 +61,7 @@ export const VMM_EVENTS = [
   'vmm.pasid',
   'vmm.bind',
   'vmm.invalidate',
+  'vmm.passed',
   'vmm.table',
   'vmm.smmu-invalidate',
   'vmm.stall',
