@@ -1,7 +1,7 @@
 // A second reading of the VT-d specification: a deliberately plain walker in bigint that shares no code with
-// src/. It knows scalable mode: root, context, PASID directory and PASID table entries, first stage (4- and
-// 5-level), second stage (3- to 5-level), nested and pass-through, accessed and dirty flags. Faults are the
-// numbers of 7.1.3. Nothing is cached. Left out: legacy mode, ATS, page requests.
+// src/. It knows legacy mode, and scalable mode: root, context, PASID directory and PASID table entries, first
+// stage (4- and 5-level), second stage (3- to 5-level), nested and pass-through, accessed and dirty flags. Faults
+// are the numbers of 7.1.3. Nothing is cached. Left out: ATS, page requests.
 
 /** What the unit can do, by its capability registers. */
 export interface Unit {
@@ -46,16 +46,20 @@ const low = (v: bigint, n: number): bigint => v & ((1n << BigInt(n)) - 1n)
 const fault = (code: number) => ({ fault: code })
 const FEE = (address: bigint): boolean => address >> 20n === 0xfeen
 
-/** One PASID table entry, 9.6: what its fields say. */
-interface Entry {
-  readonly pgtt: number
-  readonly first: bigint
-  readonly firstLevels: number
+/** What second-stage tables are read by. */
+interface SecondStage {
   readonly second: bigint
   readonly secondLevels: number
   readonly secondWidth: number
   readonly ssee: boolean
   readonly ssade: boolean
+}
+
+/** One PASID table entry, 9.6: what its fields say. */
+interface Entry extends SecondStage {
+  readonly pgtt: number
+  readonly first: bigint
+  readonly firstLevels: number
   readonly sre: boolean
   readonly ere: boolean
   readonly wpe: boolean
@@ -82,6 +86,43 @@ export class Reference {
   constructor(unit: Unit, memory: Words) {
     this.#unit = unit
     this.#memory = memory
+  }
+
+  /** What becomes of an untranslated request in legacy mode; 9.1, 9.3. */
+  legacyRequest(root: bigint, r: Request): Outcome {
+    const { requester } = r
+    if (r.pasid >= 0) return fault(0x31)
+    const rootAt = root + BigInt((requester >> 8) * 16)
+    const [r0, r1] = [this.#read(rootAt), this.#read(rootAt + 8n)]
+    if (r0 === undefined || r1 === undefined) return fault(0x08)
+    if (!bit(r0, 0)) return fault(0x01)
+    if (bits(r0, 11, 1) !== 0n || r1 !== 0n || this.#wide(r0)) return fault(0x0a)
+    const at = bits(r0, 63, 12) * 4096n + BigInt((requester & 0xff) * 16)
+    const [c0, c1] = [this.#read(at), this.#read(at + 8n)]
+    if (c0 === undefined || c1 === undefined) return fault(0x09)
+    if (!bit(c0, 0)) return fault(0x02)
+    const reserved = bits(c0, 11, 4) !== 0n || bit(c1, 7) || bits(c1, 63, 24) !== 0n
+    if (reserved || this.#wide(c0)) return fault(0x0b)
+    const type = bits(c0, 3, 2)
+    const aw = Number(bits(c1, 2, 0))
+    const width = 30 + 9 * aw
+    if (type === 3n || aw < 1 || aw > 3 || width > this.#unit.mgaw) return fault(0x03)
+    if (type === 2n) return this.#wide(r.address) ? fault(0x04) : { output: r.address }
+    const tables = {
+      second: bits(c0, 63, 12) * 4096n,
+      secondLevels: 2 + aw,
+      secondWidth: width,
+      ssee: false,
+      ssade: false,
+    }
+    const s = this.#second(tables, r.address, { write: r.write, execute: false })
+    if (s.ok) return FEE(s.output) ? fault(0x0e) : { output: s.output }
+    if (s.why === 'wide') return fault(0x04)
+    if (s.fault === 0x7b) return fault(0x03)
+    if (s.fault === 0x78) return fault(0x07)
+    if (s.fault === 0x7a) return fault(0x0c)
+    // An entry without R and W is one that does not permit the access.
+    return fault(r.write ? 0x05 : 0x06)
   }
 
   /** What becomes of an untranslated request. */
@@ -276,7 +317,7 @@ export class Reference {
   }
 
   /** 3.7 and 9.8. */
-  #second(e: Entry, address: bigint, a: Access): Second {
+  #second(e: SecondStage, address: bigint, a: Access): Second {
     const u = this.#unit
     if (address >> BigInt(e.secondWidth) !== 0n) return { ok: false, why: 'wide', fault: 0 }
     const stop = (code: number): Second => ({ ok: false, why: 'table', fault: code })
