@@ -89,9 +89,14 @@ export function ask(source: Source, structs: AnyStruct[], constants: string[]): 
     ...constants.map(c => `printf("|%s|%lld\\n", "${c}", (long long)(${c}));`),
   ]
   const text = (lines: string[]) => [...head, ...lines, 'return 0; }', ''].join('\n')
-  const { stderr } = run(source, ['-fsyntax-only', '-fmax-errors=0'], text(body))
-  const unknown = new Set([...stderr.matchAll(/^<stdin>:(\d+):\d+: error/gm)].map(m => +m[1]!))
-  const known = body.filter((_, i) => !unknown.has(head.length + 1 + i))
+  // A name that is unknown is reported once, however often it is used: what is left is asked about again.
+  let known = body
+  for (;;) {
+    const { stderr } = run(source, ['-fsyntax-only', '-fmax-errors=0'], text(known))
+    const unknown = new Set([...stderr.matchAll(/^<stdin>:(\d+):\d+: error/gm)].map(m => +m[1]!))
+    if (unknown.size === 0) break
+    known = known.filter((_, i) => !unknown.has(head.length + 1 + i))
+  }
 
   const dir = mkdtempSync(join(tmpdir(), 'abi-'))
   try {

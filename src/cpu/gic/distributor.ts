@@ -50,6 +50,11 @@ export class Distributor implements MmioTarget {
     TYPER.LPIS = lpis
   }
 
+  /** An ITS was added: TYPER says that there are LPIs. */
+  addLpis(): void {
+    this.#file.regs.TYPER.LPIS = true
+  }
+
   /** SPIs that end at id 1020: the four above are special. */
   get interrupts(): number {
     return this.spis.count + 32

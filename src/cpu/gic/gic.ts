@@ -41,11 +41,11 @@ export interface GicState {
 /** A GICv3. */
 export class Gic {
   readonly distributor: Distributor
-  readonly its: Its | undefined
   readonly #parts: GicParts
   readonly #redistributors: Redistributor[] = []
   readonly #processors: GicProcessor[] = []
   readonly #changed: () => void
+  #its: Its | undefined
 
   constructor(parts: GicParts) {
     const { interrupts, its, memory } = parts
@@ -62,7 +62,20 @@ export class Gic {
       processorAt: affinity => this.#redistributors.findIndex(r => r.affinity === affinity),
       changed: this.#changed,
     })
-    this.its = its ? new Its({ memory, redistributors: this.#redistributors }) : undefined
+    if (its) this.#its = new Its({ memory, redistributors: this.#redistributors })
+  }
+
+  get its(): Its | undefined {
+    return this.#its
+  }
+
+  /** Adds an ITS, and LPIs with it, unless there is one. */
+  addIts(): Its {
+    const { memory } = this.#parts
+    this.#its ??= new Its({ memory, redistributors: this.#redistributors })
+    this.distributor.addLpis()
+    for (const redistributor of this.#redistributors) redistributor.addLpis()
+    return this.#its
   }
 
   /** Processors by number. */
@@ -78,7 +91,7 @@ export class Gic {
       affinity: affinity >>> 0,
       memory: this.#parts.memory,
       distributor: this.distributor,
-      lpis: this.#parts.its,
+      lpis: this.#its !== undefined,
       changed: this.#changed,
     })
     const cpuInterface = new CpuInterface(redistributor, this.distributor, (value, groups) =>

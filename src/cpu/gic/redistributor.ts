@@ -38,7 +38,6 @@ export class Redistributor implements MmioTarget {
   bestGroup = 0
   readonly #file: RegisterFile<typeof GICR>
   readonly #distributor: Distributor
-  readonly #parts: RedistributorParts
   readonly #found: FoundWord = { family: undefined, word: 0 }
   #lpisOn = false
   #emptyTable = false
@@ -47,7 +46,6 @@ export class Redistributor implements MmioTarget {
     const { number, affinity } = parts
     this.number = number
     this.affinity = affinity
-    this.#parts = parts
     this.#distributor = parts.distributor
     this.interrupts = new InterruptRange(0, 32, parts.changed)
     this.lpis = new Lpis(parts.memory, parts.changed)
@@ -70,6 +68,11 @@ export class Redistributor implements MmioTarget {
     TYPER.AFFINITY = affinity
     TYPER.PROCESSOR = number
     TYPER.PLPIS = parts.lpis
+  }
+
+  /** An ITS was added: TYPER says that there are LPIs. */
+  addLpis(): void {
+    this.#file.regs.TYPER.PLPIS = true
   }
 
   /** TYPER.Last: no redistributor follows in the next frames. */
@@ -179,7 +182,7 @@ export class Redistributor implements MmioTarget {
 
   #switchLpis(): void {
     const { CTLR } = this.#file.regs
-    if (!this.#parts.lpis) CTLR.ENABLELPIS = false
+    if (!this.#file.regs.TYPER.PLPIS) CTLR.ENABLELPIS = false
     if (CTLR.ENABLELPIS === this.#lpisOn) return
     this.#lpisOn = CTLR.ENABLELPIS
     if (this.#lpisOn) this.lpis.enable(this.#tables(), this.#emptyTable)

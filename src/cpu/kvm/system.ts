@@ -9,6 +9,7 @@ import type { Process } from '../../sys/process.js'
 import type { SevPlatform } from '../sev/platform.js'
 import type { Architecture } from './architecture.js'
 import { noArgument, refuse } from './arguments.js'
+import { ARM64 } from './arm64/system.js'
 import type { GuestMemfdOptions } from './memory/private-memory.js'
 import type { PasidSource } from './pasid.js'
 import * as uapi from './uapi/common.js'
@@ -45,7 +46,10 @@ export interface Kvm {
   unregister(): void
 }
 
-const ARCHITECTURES: Readonly<Record<CpuArchitecture, Architecture>> = { 'x86-64': X86, arm64: X86 }
+const ARCHITECTURES: Readonly<Record<CpuArchitecture, Architecture>> = {
+  'x86-64': X86,
+  arm64: ARM64,
+}
 
 /** Registers /dev/kvm. A path that is taken is an Error. */
 export function registerKvm(parts: KvmParts): Kvm {

@@ -61,30 +61,43 @@ const HAVE_WIDE: ReadonlySet<number> = new Set([
   PSCI.SYSTEM_RESET2,
 ])
 const KNOWN: ReadonlySet<number> = new Set(Object.values(PSCI))
-const VERSION_1_1 = 0x1_0001n
+const VERSION_0_2 = 2
+const VERSION_1_1 = 0x1_0001
 const TRUSTED_OS_NOT_PRESENT = 2n
 /** MPIDR_EL1's affinity fields. */
 const AFFINITY = 0xff_00ff_ffffn
 
 const answer = (value: bigint): PsciOutcome => ({ kind: 'return', value })
 
-/** Carries out a call. `args` are X1 to X3 (W1 to W3 for the 32-bit forms), `cpus` every vCPU of the VM. */
+/** Calls that came with a later version than 0.2. */
+const SINCE: ReadonlyMap<number, number> = new Map([
+  [PSCI.FEATURES, 0x1_0000],
+  [PSCI.SYSTEM_RESET2, 0x1_0001],
+])
+
+/**
+ * Carries out a call. `args` are X1 to X3 (W1 to W3 for the 32-bit forms), `cpus` every vCPU of the VM, `version` the
+ * PSCI that the VM speaks (major in the upper half): 0.2 to 1.1, or 0.1, of which no call is known.
+ */
 export function psciCall(
   id: number,
   args: readonly [bigint, bigint, bigint],
   caller: PsciCpu,
   cpus: Iterable<PsciCpu>,
+  version: number = VERSION_1_1,
 ): PsciOutcome {
   const wide = (id & WIDE) !== 0
   const call = (id & ~WIDE) >>> 0
-  if (wide && !HAVE_WIDE.has(call)) return answer(PSCI_RESULT.NOT_SUPPORTED)
+  if ((wide && !HAVE_WIDE.has(call)) || version < (SINCE.get(call) ?? VERSION_0_2))
+    return answer(PSCI_RESULT.NOT_SUPPORTED)
   const [first, second, third] = wide ? args : args.map(a => a & 0xffff_ffffn)
   switch (call) {
     case PSCI.VERSION:
+      return answer(BigInt(version))
     case PSCI.SMCCC_VERSION:
-      return answer(VERSION_1_1)
+      return answer(BigInt(VERSION_1_1))
     case PSCI.FEATURES:
-      return answer(features(Number(first! & 0xffff_ffffn)))
+      return answer(features(Number(first! & 0xffff_ffffn), version))
     case PSCI.CPU_SUSPEND:
       return { kind: 'suspend' }
     case PSCI.CPU_OFF:
@@ -109,9 +122,11 @@ export function psciCall(
   return answer(PSCI_RESULT.NOT_SUPPORTED)
 }
 
-function features(id: number): bigint {
+function features(id: number, version: number): bigint {
   const call = (id & ~WIDE) >>> 0
-  const known = KNOWN.has(call) && ((id & WIDE) === 0 || HAVE_WIDE.has(call))
+  const wide = (id & WIDE) !== 0
+  const there = KNOWN.has(call) && version >= (SINCE.get(call) ?? VERSION_0_2)
+  const known = there && (!wide || HAVE_WIDE.has(call))
   // SMCCC_ARCH_FEATURES is asked about by itself: nothing it could announce is here.
   if (!known || call === PSCI.SMCCC_ARCH_FEATURES) return PSCI_RESULT.NOT_SUPPORTED
   return PSCI_RESULT.SUCCESS

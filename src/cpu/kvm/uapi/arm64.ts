@@ -2,7 +2,7 @@
 // in header order. Left out: SVE, PMU, MTE, nested virtualisation, GICv2.
 
 import { flex, struct } from '../../../base/struct.js'
-import { _IO, _IOR, _IOW, _IOWR } from '../../../sys/ioctl.js'
+import { _IOR, _IOW, _IOWR } from '../../../sys/ioctl.js'
 import { KVMIO } from './common.js'
 import { kvmRun } from './run.js'
 
