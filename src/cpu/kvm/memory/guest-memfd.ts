@@ -81,11 +81,6 @@ export class GuestMemfd implements OpenFile {
       (parts.flags & mappable) === mappable ? parts.frames.alloc(parts.pages) / PAGE_SIZE : -1
   }
 
-  /** Whether guests' accesses of any kind go to the file alone. */
-  get only(): boolean {
-    return (this.flags & GUEST_MEMFD_FLAG_MMAP) !== 0
-  }
-
   /** Pages that have memory. */
   get allocated(): number {
     if (this.#run >= 0) return this.pages
@@ -172,6 +167,7 @@ export class GuestMemfd implements OpenFile {
   bind(slot: Slot, page: number): boolean {
     if (!this.#bindings.insert(page, page + slot.pages - 1, slot)) return false
     slot.memfd = { file: this, page }
+    slot.fileOnly = (this.flags & GUEST_MEMFD_FLAG_MMAP) !== 0
     return true
   }
 

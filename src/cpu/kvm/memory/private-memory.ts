@@ -65,6 +65,8 @@ export class PrivateMemory implements MemfdHost {
   readonly #copies: WithdrawnCopies
   readonly #stop: () => void
   readonly #told: TracePoint<TraceEvents['kvm.attributes']>
+  /** Changes of the owner's memory that have begun and not ended. */
+  #userChanges = 0
   /** Guest-physical mappings. */
   readonly mappings: FaultedSlots
 
@@ -184,6 +186,9 @@ export class PrivateMemory implements MemfdHost {
   release(): void {
     this.#stop()
     this.#copies.release()
+    // The owner's memory may be on its way out, and the VM's last descriptor with it.
+    for (; this.#userChanges > 0; this.#userChanges--) this.invalidations.end()
+    if (this.invalidations.open > 0) throw new Error('a VM ends with an invalidation under way')
   }
 
   // A large page over the edge of the range could be mapped anew while the attributes are in flux.
@@ -202,6 +207,7 @@ export class PrivateMemory implements MemfdHost {
 
   #userChanging(first: number, pages: number): void {
     this.#copies.userChanging(first, pages)
+    this.#userChanges++
     this.invalidations.begin()
     for (const slot of this.#mapping.slots()) {
       const low = Math.max(first, slot.userPage(slot.first))
@@ -214,6 +220,7 @@ export class PrivateMemory implements MemfdHost {
   }
 
   #userChanged(first: number, pages: number): void {
+    this.#userChanges--
     this.invalidations.end()
     this.#copies.userChanged(first, pages)
   }

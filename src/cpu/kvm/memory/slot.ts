@@ -27,6 +27,8 @@ export class Slot {
   dirty: DirtyLog | undefined
   /** Undefined without KVM_MEM_GUEST_MEMFD, and once the file is closed. */
   memfd: MemfdBinding | undefined = undefined
+  /** Shared pages are the file's too: it is one that user space may map. */
+  fileOnly = false
   /** What may be mapped how large; for VMs that have private memory. */
   levels: MappingLevels | undefined = undefined
 
