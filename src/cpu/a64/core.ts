@@ -178,6 +178,11 @@ export class A64Core implements Core, A64Machine {
     this.serrorPending = iss
   }
 
+  /** Guest-physical memory is not what it was: drops every translation. */
+  flush(): void {
+    this.mmu.reload()
+  }
+
   /** Takes a synchronous exception to EL1 before the next instruction: UNDEFINED, an external abort. */
   inject(ec: number, iss: number, far?: bigint): void {
     this.state.accesses.forget()

@@ -4,6 +4,7 @@
 
 import { highHalf, lowHalf } from '../../base/addr.js'
 import { addressOf, TableWalk } from '../../paging/engine.js'
+import type { PageTableFormat } from '../../paging/format.js'
 import { vmsaFormat } from '../../paging/formats-vmsa.js'
 import {
   ACCESS_SMEP,
@@ -54,6 +55,9 @@ const BADDR = 0xffff_ffff_fffen
 
 /** A Device type, in a byte of MAIR_EL1. */
 const isDevice = (attribute: number): boolean => attribute >> 4 === 0
+
+/** Formats made before: the same parameters give the same object, which is compiled once. 3 * 24 * 7 * 2 at most. */
+const formats = new Map<string, PageTableFormat>()
 
 /** What the tables say of an address under the current registers. Fields count after `translate`. */
 export class Regime {
@@ -193,7 +197,9 @@ export class Regime {
     const key = `${granule} ${inputBits} ${outputBits} ${upper}`
     let tables = this.#made.get(key)
     if (tables === undefined) {
-      tables = new TableWalk(vmsaFormat({ granule, inputBits, outputBits, upper }), this.#source)
+      const format = formats.get(key) ?? vmsaFormat({ granule, inputBits, outputBits, upper })
+      formats.set(key, format)
+      tables = new TableWalk(format, this.#source)
       this.#made.set(key, tables)
     }
     return tables
