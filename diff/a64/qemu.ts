@@ -31,7 +31,7 @@ export class QemuRunner {
     this.version = execFileSync(name!, [...words, '--version'], { encoding: 'utf8' }).split(
       '\n',
     )[0]!
-    this.#folder = mkdtempSync(join(process.env['QEMU_FOLDER'] ?? tmpdir(), 'a64-'))
+    this.#folder = mkdtempSync(join(tmpdir(), 'a64-'))
     this.#program = join(this.#folder, 'runner')
     const options = [
       '-O2',
@@ -47,9 +47,7 @@ export class QemuRunner {
   run(cases: readonly Case[]): Outcome[] {
     const [name, ...words] = command()
     const processor = cases[0]?.group === 'undefined' ? PROCESSORS.plain : PROCESSORS.later
-    const root = process.env['QEMU_ROOT'] ?? ''
-    const program = this.#program.slice(root.length)
-    const answer = spawnSync(name!, [...words, '-cpu', processor, program], {
+    const answer = spawnSync(name!, [...words, '-cpu', processor, this.#program], {
       input: toRecords(cases),
       maxBuffer: 1 << 28,
     })
