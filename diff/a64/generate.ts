@@ -94,6 +94,7 @@ function drawLiteral(slot: number, draw: Draw): number {
 
 /** Fields whose combination the architecture leaves open, or that other implementations answer differently. */
 function isOpen(e: Encoding, f: Fields): boolean {
+  if (e.group === 'load-store-pair') return f['L'] === 1 && f['Rt'] === f['Rt2']
   if (e.group === 'exclusive') {
     const pair = e.name.startsWith('LDXP')
     if (f['L'] === 1) return pair && f['Rt'] === f['Rt2']

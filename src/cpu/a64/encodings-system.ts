@@ -61,7 +61,7 @@ const exceptionRows: Encoding[] = [
 // biome-ignore format: table
 const HINT_NAMES: Readonly<Record<number, string>> = {
   0: 'nop', 1: 'yield', 2: 'wfe', 3: 'wfi', 4: 'sev', 5: 'sevl', 6: 'dgh', 7: 'xpaclri', 8: 'pacia1716', 10: 'pacib1716',
-  12: 'autia1716', 14: 'autib1716', 16: 'esb', 17: 'psb csync', 18: 'tsb csync', 20: 'csdb', 24: 'paciaz', 25: 'paciasp',
+  12: 'autia1716', 14: 'autib1716', 16: 'esb', 17: 'psb csync', 18: 'tsb csync', 20: 'csdb', 22: 'clearbhb', 24: 'paciaz', 25: 'paciasp',
   26: 'pacibz', 27: 'pacibsp', 28: 'autiaz', 29: 'autiasp', 30: 'autibz', 31: 'autibsp', 32: 'bti', 34: 'bti c',
   36: 'bti j', 38: 'bti jc',
 }
@@ -100,7 +100,11 @@ const systemRows: Encoding[] = [
   row('MSR (immediate)', 'system', '1101010100 0 00 op1:3 0100 CRm:4 op2:3 11111', {
     allocated: branches.isPstateField,
     emit: branches.MSR_IMMEDIATE, ends: true, special: 'not at EL0',
-    print: f => `msr ${PSTATE_NAMES.get((f.op1 << 3) | f.op2)!}, ${hex(f.CRm)}`,
+    print: f => {
+      const field = (f.op1 << 3) | f.op2
+      if (field === PSTATE_FIELD.SPSEL && f.CRm > 1) return `msr s0_0_c4_c${f.CRm}_5, xzr`
+      return `msr ${PSTATE_NAMES.get(field)!}, ${hex(f.CRm)}`
+    },
   }),
   row('SYS', 'system', '1101010100 0 01 op1:3 CRn:4 CRm:4 op2:3 Rt:5', {
     emit: branches.SYS, ends: true, special: 'system state', print: f => systemText.sys(f),
@@ -111,11 +115,11 @@ const systemRows: Encoding[] = [
   }),
   row('MSR (register)', 'system', '1101010100 0 1 o0 op1:3 CRn:4 CRm:4 op2:3 Rt:5', {
     emit: branches.MSR, ends: true, special: 'system state',
-    print: f => `msr ${systemText.register(f)}, ${reg(1, f.Rt)}`,
+    print: f => `msr ${systemText.register(f, true)}, ${reg(1, f.Rt)}`,
   }),
   row('MRS', 'system', '1101010100 1 1 o0 op1:3 CRn:4 CRm:4 op2:3 Rt:5', {
     emit: branches.MRS, special: 'system state',
-    print: f => `mrs ${reg(1, f.Rt)}, ${systemText.register(f)}`,
+    print: f => `mrs ${reg(1, f.Rt)}, ${systemText.register(f, false)}`,
   }),
 ]
 

@@ -44,17 +44,21 @@ export const NAMED_SYSTEM_KEYS: readonly number[] = [
   ...INSTRUCTION_NAMES.keys(),
 ]
 
+const DBGDTRRX = systemKey(2, 3, 0, 5, 0)
+
 /** Spells the operands of MRS, MSR and SYS. */
 export const systemText = {
-  register(f: Operands & { readonly o0: number }): string {
-    const name = REGISTERS.get(systemKey(2 + f.o0, f.op1, f.CRn, f.CRm, f.op2))
+  register(f: Operands & { readonly o0: number }, written: boolean): string {
+    const key = systemKey(2 + f.o0, f.op1, f.CRn, f.CRm, f.op2)
+    if (key === DBGDTRRX && written) return 'dbgdtrtx_el0'
+    const name = REGISTERS.get(key)
     return name ?? `s${2 + f.o0}_${f.op1}_c${f.CRn}_c${f.CRm}_${f.op2}`
   },
 
   sys(f: Operands): string {
     const known = INSTRUCTION_NAMES.get(systemKey(1, f.op1, f.CRn, f.CRm, f.op2))
     if (known?.operand) return `${known.name}, ${reg(1, f.Rt)}`
-    if (known && f.Rt === 31) return known.name
+    if (known) return known.name
     const register = f.Rt === 31 ? '' : `, ${reg(1, f.Rt)}`
     return `sys #${f.op1}, C${f.CRn}, C${f.CRm}, #${f.op2}${register}`
   },
