@@ -1,7 +1,7 @@
 // A small virtual machine monitor for arm64: guest RAM, one vCPU, a virtual SMMUv3 and passed-through functions behind it,
 // each in a nesting container of its own (profile N13). It is a client of the ioctls; any program could be in its place.
 
-import type { TraceBus } from '../../base/trace.js'
+import { TraceBus } from '../../base/trace.js'
 import { AddressSpace } from '../../mem/address-space.js'
 import type { Sys } from '../../sys/sys.js'
 import { PageRequestChannel } from '../page-requests.js'
@@ -205,7 +205,8 @@ export class Arm64Vmm implements MmioDevices {
       stalling,
       container,
       function: new Passthrough(sys, fd, window, raise, pasidBits),
-      requests: new PageRequestChannel(sys, fd, trace),
+      // A stall comes the way of page requests; what it is called is told by the virtual unit.
+      requests: new PageRequestChannel(sys, fd, stalling ? new TraceBus() : trace),
       slot: BAR_SLOT + n * BARS_EACH,
       placed: new Map(),
     }

@@ -10,6 +10,7 @@ import type { PageRange } from '../../iommu/smmu/caches.js'
 import type { SmmuConfig } from '../../iommu/smmu/config.js'
 import type { ConfigScope, TlbScope } from '../../iommu/smmu/hooks.js'
 import type { SmmuWire } from '../../iommu/smmu/msi.js'
+import { queueBits } from '../../iommu/smmu/queues.js'
 import { SmmuUnit } from '../../iommu/smmu/unit.js'
 import type { AddressSpace } from '../../mem/address-space.js'
 import type { PageGroupResponse, PageRequest } from '../../pci/request.js'
@@ -161,9 +162,16 @@ export class VirtualSmmu {
 
   // Stalls go in as far as there is room; the rest follows when the guest has taken some.
   #flush(): void {
-    while (this.#waiting.length > 0 && this.#unit.injectEvent(this.#waiting[0]!))
+    while (this.#waiting.length > 0 && this.#hasRoom() && this.#unit.injectEvent(this.#waiting[0]!))
       this.#waiting.shift()
     this.#clock.settle()
+  }
+
+  // A record that finds no room would count as lost.
+  #hasRoom(): boolean {
+    const { EVENTQ_BASE, EVENTQ_PROD, EVENTQ_CONS } = this.#unit.regs
+    const bits = queueBits(EVENTQ_BASE, this.#unit.config.eventQueueBits)
+    return ((EVENTQ_PROD.WR - EVENTQ_CONS.RD) & (2 ** (bits + 1) - 1)) < 2 ** bits
   }
 
   #reconcileAll(): void {
