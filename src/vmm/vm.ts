@@ -46,6 +46,16 @@ export type Pause =
   | { readonly kind: 'shutdown' }
   | { readonly kind: 'unexpected'; readonly reason: number }
 
+/** What may differ from one VM to the next. */
+export interface VmOptions {
+  /** KVM_CREATE_VM's argument. */
+  readonly type?: number
+  /** Runs with the VM's descriptor before there is a vCPU. */
+  readonly prepare?: (vm: number) => void
+  /** Changes the leaves that the vCPU gets. */
+  readonly cpuid?: (leaves: ReturnType<typeof kvm_cpuid2>) => void
+}
+
 /** One virtual machine with one vCPU. */
 export class Vm {
   readonly #sys: Sys
@@ -56,18 +66,25 @@ export class Vm {
   readonly #page: Uint8Array
   readonly #slots = new Map<number, bigint>()
 
-  constructor(sys: Sys) {
+  constructor(sys: Sys, options: VmOptions = {}) {
     this.#sys = sys
     this.#kvm = sys.open('/dev/kvm')
-    this.#vm = sys.ioctl(this.#kvm, KVM_CREATE_VM, 0)
+    this.#vm = sys.ioctl(this.#kvm, KVM_CREATE_VM, options.type ?? 0)
     sys.ioctl(this.#vm, KVM_CREATE_IRQCHIP)
+    options.prepare?.(this.#vm)
     this.#vcpu = sys.ioctl(this.#vm, KVM_CREATE_VCPU, 0)
     const length = sys.ioctl(this.#kvm, KVM_GET_VCPU_MMAP_SIZE)
     this.#page = sys.mmap({ fd: this.#vcpu, offset: 0n, length }).bytes
     this.#run = kvm_run.at(this.#page)
     const cpuid = kvm_cpuid2({ nent: 80 }, 80 * 40)
     sys.ioctl(this.#kvm, KVM_GET_SUPPORTED_CPUID, cpuid)
+    options.cpuid?.(cpuid)
     sys.ioctl(this.#vcpu, KVM_SET_CPUID2, cpuid)
+  }
+
+  /** The VM's descriptor, for calls that this class does not make. */
+  get fd(): number {
+    return this.#vm
   }
 
   /** Puts `size` bytes at process address `vaddr` at guest address `gpa`; size 0 takes the slot away. */

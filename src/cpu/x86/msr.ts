@@ -26,6 +26,9 @@ export const MSR = {
   IA32_TSC_AUX:            0xc000_0103,
 } as const
 
+/** SEV_STATUS (APM vol. 2, 15.34.10): bit 0, the guest's memory is encrypted. Read only, and nothing to save. */
+export const MSR_SEV_STATUS = 0xc001_0131
+
 /** Indices to save and restore (KVM_GET_MSR_INDEX_LIST). */
 export const MSR_INDICES: readonly number[] = Object.values(MSR)
 
@@ -49,6 +52,8 @@ export interface MsrSurroundings {
   pagingChanged(): void
   /** Whether `value` is canonical under the current paging mode. */
   canonical(value: bigint): boolean
+  /** SEV_STATUS; undefined where there is no SEV. */
+  sevStatus(): bigint | undefined
 }
 
 /** The MSRs of one vCPU. `undefined` and `false` mean #GP(0). */
@@ -112,6 +117,8 @@ export class MsrFile {
         return s.kernelGsBase
       case MSR.IA32_TSC_AUX:
         return BigInt(s.tscAux >>> 0)
+      case MSR_SEV_STATUS:
+        return this.#around.sevStatus()
     }
     return undefined
   }

@@ -98,6 +98,7 @@ export class Processor implements SystemPort, Runnable {
       setApicBase: value => this.setApicBase(value),
       pagingChanged: () => this.mmu.controlsChanged(),
       canonical: value => isCanonical(this.state, value),
+      sevStatus: () => vm.sev?.status,
     })
     this.#delivery = new EventDelivery(this.state, this.mmu, event => this.#heard(event))
     const { state, mmu: memory } = this

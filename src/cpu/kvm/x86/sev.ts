@@ -78,6 +78,11 @@ export class SevVm {
     return this.#encryption
   }
 
+  /** What SEV_STATUS tells a vCPU: whether its memory is under a key. */
+  get status(): bigint {
+    return this.#encryption === undefined ? 0n : 1n
+  }
+
   /** Takes an ASID. ErrnoError: ENOTTY (no ASIDs of this kind), EBUSY (all are taken). */
   takeAsid(kind: 'plain' | 'encrypted-state'): void {
     const { asids } = this.firmware
