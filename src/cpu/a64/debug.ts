@@ -85,7 +85,9 @@ export class Debug {
     for (const r of [this.#mdscr, this.#contextidr, ...this.#bvr, ...this.#bcr]) r.onChange(changed)
     for (const r of [...this.#wvr, ...this.#wcr]) r.onChange(changed)
     registers.traps.heard = name => {
-      if (/^DBG[BW][VC]R/.test(name)) this.#touched = true
+      if (!/^DBG[BW][VC]R/.test(name)) return
+      this.#touched = true
+      this.refresh()
     }
     this.refresh()
   }
