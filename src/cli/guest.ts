@@ -1,33 +1,34 @@
-// The guest that commands run on a machine: its image, and the VMM that passes the first device through.
+// The guests that commands run on a machine: their images, and the VMM that passes devices through. On a machine with
+// VT-d an x86-64 guest gets the first device; with an SMMUv3 an arm64 guest gets all of them.
 
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { formatBdf } from '../base/addr.js'
 import { ErrnoError } from '../base/errno.js'
-import type { Machine } from '../machine.js'
-import { ImageError, readElf } from '../vmm/elf.js'
+import type { IommuUnit, Machine } from '../machine.js'
+import type { Sys } from '../sys/sys.js'
+import { Arm64Vmm } from '../vmm/arm64/vmm.js'
+import { ARM64_IMAGE, ImageError, readElf, X86_64_IMAGE } from '../vmm/elf.js'
 import { type GuestEnd, Vmm } from '../vmm/vmm.js'
+import type { AnyDescription } from './machine-file.js'
 import { UsageError } from './output.js'
 
-/** The guest that `npm start` runs. */
-export const GUEST = fileURLToPath(new URL('../../guests/built/sva-x86_64.elf', import.meta.url))
+const built = (name: string) =>
+  fileURLToPath(new URL(`../../guests/built/${name}`, import.meta.url))
+/** The guests that `npm start` runs. */
+export const GUEST = built('sva-x86_64.elf')
+export const ARM64_GUEST = built('sva-arm64.elf')
 const GUEST_RAM = 64 * 2 ** 20
 
-/** Assigns the machine's first device to a guest and runs it to its end. */
-export function runGuest(machine: Machine, image: Uint8Array): GuestEnd {
-  const device = machine.fabric.functions()[0]
-  if (!device) throw new UsageError('the machine has no device to pass through')
-  const at = formatBdf(device.bdf)
+/** The SVA guest of a machine. */
+export const guestOf = ({ iommu }: AnyDescription): string =>
+  iommu === 'smmuv3' ? ARM64_GUEST : GUEST
+
+/** Assigns the machine's devices to a guest and runs it to its end. */
+export function runGuest(machine: Machine<IommuUnit>, image: Uint8Array): GuestEnd {
   const sys = machine.spawn({ capabilities: ['CAP_IPC_LOCK'] })
   try {
-    const vmm = new Vmm({
-      sys,
-      trace: machine.trace,
-      ramBytes: GUEST_RAM,
-      image,
-      group: machine.groupOf(at),
-      device: at,
-    })
+    const vmm = monitor(machine, sys, image)
     try {
       return vmm.run()
     } finally {
@@ -43,8 +44,25 @@ export function runGuest(machine: Machine, image: Uint8Array): GuestEnd {
   }
 }
 
+function monitor(machine: Machine<IommuUnit>, sys: Sys, image: Uint8Array): Vmm | Arm64Vmm {
+  const { description, fabric, trace } = machine
+  const places = fabric.functions().map(f => formatBdf(f.bdf))
+  const [first] = places
+  if (first === undefined) throw new UsageError('the machine has no device to pass through')
+  const common = { sys, trace, ramBytes: GUEST_RAM, image }
+  if (description.iommu !== 'smmuv3')
+    return new Vmm({ ...common, group: machine.groupOf(first), device: first })
+  const { stalling = [] } = description
+  const devices = places.map(device => ({
+    group: machine.groupOf(device),
+    device,
+    stalling: stalling.includes(device),
+  }))
+  return new Arm64Vmm({ ...common, devices })
+}
+
 /** The guest image, found good before anything is built around it. */
-export function readImage(path: string): Uint8Array {
+export function readImage(path: string, iommu: AnyDescription['iommu'] = 'vt-d'): Uint8Array {
   let image: Uint8Array
   try {
     image = readFileSync(path)
@@ -52,7 +70,7 @@ export function readImage(path: string): Uint8Array {
     throw new UsageError(`cannot read guest image ${path}: ${(error as Error).message}`)
   }
   try {
-    readElf(image, GUEST_RAM)
+    readElf(image, GUEST_RAM, iommu === 'smmuv3' ? ARM64_IMAGE : X86_64_IMAGE)
   } catch (error) {
     if (error instanceof ImageError) throw new UsageError(`guest image ${path}: ${error.message}`)
     throw error

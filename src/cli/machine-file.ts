@@ -2,7 +2,9 @@
 
 import { readFileSync } from 'node:fs'
 import { formatBdf, hex } from '../base/addr.js'
-import type { Machine, MachineDescription } from '../machine.js'
+import { STALL_MODEL } from '../iommu/smmu/registers.js'
+import { SmmuUnit } from '../iommu/smmu/unit.js'
+import type { IommuUnit, Machine, MachineDescription, SmmuMachineDescription } from '../machine.js'
 import { dmaCopy } from '../pci/devices/dma-copy.js'
 import { svaEngine } from '../pci/devices/sva-engine.js'
 import type { DeviceModel } from '../pci/function.js'
@@ -20,11 +22,29 @@ export const DEFAULT_MACHINE: MachineDescription = {
   devices: [{ at: '0000:01:00.0', model: svaEngine }],
 }
 
+/** The machine of the arm64 main job: the first device asks for missing pages, the second's accesses stall. */
+export const ARM64_MACHINE: SmmuMachineDescription = {
+  iommu: 'smmuv3',
+  cpu: 'arm64',
+  profile: 'N13',
+  devices: [
+    { at: '0000:01:00.0', model: svaEngine },
+    { at: '0000:02:00.0', model: svaEngine },
+  ],
+  stalling: ['0000:02:00.0'],
+}
+
+/** What the command line can build. */
+export type AnyDescription = MachineDescription | SmmuMachineDescription
+
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json }
 
-/** Reads a machine file; without a path, the default machine. UsageError says what is wrong and where. */
-export function loadMachine(path: string | undefined): MachineDescription {
-  if (path === undefined) return DEFAULT_MACHINE
+/** Reads a machine file; without a path, the default machine with that IOMMU. UsageError says what is wrong and where. */
+export function loadMachine(
+  path: string | undefined,
+  iommu: 'vt-d' | 'smmuv3' = 'vt-d',
+): AnyDescription {
+  if (path === undefined) return iommu === 'smmuv3' ? ARM64_MACHINE : DEFAULT_MACHINE
   let json: Json
   try {
     json = JSON.parse(readFileSync(path, 'utf8')) as Json
@@ -34,8 +54,16 @@ export function loadMachine(path: string | undefined): MachineDescription {
   return parseMachine(json, path)
 }
 
+/** The same for commands that look into VT-d. */
+export function loadVtdMachine(path: string | undefined): MachineDescription {
+  const description = loadMachine(path)
+  if (description.iommu === 'smmuv3')
+    throw new UsageError(`machine file ${path}: this command looks into VT-d only`)
+  return description
+}
+
 /** Checks a parsed machine file. */
-export function parseMachine(json: unknown, path: string): MachineDescription {
+export function parseMachine(json: unknown, path: string): AnyDescription {
   const wrong = (what: string) => new UsageError(`machine file ${path}: ${what}`)
   if (typeof json !== 'object' || json === null || Array.isArray(json))
     throw wrong('an object is needed')
@@ -43,7 +71,8 @@ export function parseMachine(json: unknown, path: string): MachineDescription {
   const unknown = Object.keys(rest)[0]
   if (unknown !== undefined)
     throw wrong(`unknown key '${unknown}'; known are iommu, ramMiB, devices`)
-  if (iommu !== 'vt-d') throw wrong(`iommu ${JSON.stringify(iommu)}: only "vt-d" is there`)
+  if (iommu !== 'vt-d' && iommu !== 'smmuv3')
+    throw wrong(`iommu ${JSON.stringify(iommu)}: "vt-d" and "smmuv3" are there`)
   if (
     typeof ramMiB !== 'number' ||
     !Number.isInteger(ramMiB) ||
@@ -54,21 +83,25 @@ export function parseMachine(json: unknown, path: string): MachineDescription {
     throw wrong(`ramMiB ${JSON.stringify(ramMiB)}: an even number from 128 to 2048 is needed`)
   if (!Array.isArray(devices) || devices.length === 0)
     throw wrong('devices: at least one is needed')
-  return {
-    iommu,
-    ramBytes: ramMiB * 2 ** 20,
-    devices: devices.map((device: unknown, i) => {
-      const { at, model } = (device ?? {}) as { at?: unknown; model?: unknown }
-      if (typeof at !== 'string' || !/^0000:[0-9a-f]{2}:00\.[0-7]$/.test(at))
-        throw wrong(`devices[${i}].at ${JSON.stringify(at)}: write "0000:bb:00.f"`)
-      const found = typeof model === 'string' ? MODELS[model] : undefined
-      if (!found)
-        throw wrong(
-          `devices[${i}].model ${JSON.stringify(model)}: known are ${Object.keys(MODELS).join(', ')}`,
-        )
-      return { at, model: found }
-    }),
-  }
+  const ramBytes = ramMiB * 2 ** 20
+  const stalling: string[] = []
+  const places = devices.map((device: unknown, i) => {
+    const { at, model, stalls = false } = (device ?? {}) as Record<string, unknown>
+    if (typeof at !== 'string' || !/^0000:[0-9a-f]{2}:00\.[0-7]$/.test(at))
+      throw wrong(`devices[${i}].at ${JSON.stringify(at)}: write "0000:bb:00.f"`)
+    const found = typeof model === 'string' ? MODELS[model] : undefined
+    if (!found)
+      throw wrong(
+        `devices[${i}].model ${JSON.stringify(model)}: known are ${Object.keys(MODELS).join(', ')}`,
+      )
+    if (typeof stalls !== 'boolean' || (stalls && iommu !== 'smmuv3'))
+      throw wrong(`devices[${i}].stalls ${JSON.stringify(stalls)}: true or false, with an SMMUv3`)
+    if (stalls) stalling.push(at)
+    return { at, model: found }
+  })
+  return iommu === 'smmuv3'
+    ? { iommu, cpu: 'arm64', profile: 'N13', ramBytes, devices: places, stalling }
+    : { iommu, ramBytes, devices: places }
 }
 
 /** The description of a recorded machine, from the text its history begins with. UsageError when a program made it of more. */
@@ -97,19 +130,16 @@ export function recordedMachine(text: string, path: string): MachineDescription 
 }
 
 /** A machine as rows: what the host has, and the functions with their capabilities. */
-export function describeMachine(machine: Machine): { host: string[][]; functions: string[][] } {
+export function describeMachine(machine: Machine<IommuUnit>): {
+  host: string[][]
+  functions: string[][]
+} {
   const { description, unit, fabric, iommu } = machine
-  const { config } = unit
-  const modes = [
-    config.scalableMode ? 'scalable mode' : 'legacy mode',
-    ...(config.nesting ? ['nesting'] : []),
-    ...(config.pasidBits ? [`${config.pasidBits}-bit PASIDs`] : []),
-    ...(config.pageRequests ? ['page requests'] : []),
-  ]
   return {
     host: [
       ['host RAM', formatBytes(description.ramBytes ?? 256 * 2 ** 20)],
-      ['IOMMU', `VT-d: ${modes.join(', ')}`],
+      ['IOMMU', describeUnit(unit)],
+      ...(description.cpu === 'arm64' ? [['guests', 'arm64']] : []),
       ['VFIO', `profile ${description.profile ?? 'V7R'}`],
     ],
     functions: fabric.nodes().map(node => {
@@ -118,4 +148,25 @@ export function describeMachine(machine: Machine): { host: string[][]; functions
       return [formatBdf(node.bdf), ids, node.name, `group ${group?.id ?? '-'}`]
     }),
   }
+}
+
+function describeUnit(unit: IommuUnit): string {
+  if (unit instanceof SmmuUnit) {
+    const { stage1, stage2, substreamIdBits, pri, stallModel } = unit.config
+    const modes = [
+      stage1 && stage2 ? 'two stages' : 'one stage',
+      ...(substreamIdBits ? [`${substreamIdBits}-bit SubstreamIDs`] : []),
+      ...(pri ? ['page requests'] : []),
+      ...(stallModel !== STALL_MODEL.TERMINATE ? ['stalls'] : []),
+    ]
+    return `SMMUv3: ${modes.join(', ')}`
+  }
+  const { scalableMode, nesting, pasidBits, pageRequests } = unit.config
+  const modes = [
+    scalableMode ? 'scalable mode' : 'legacy mode',
+    ...(nesting ? ['nesting'] : []),
+    ...(pasidBits ? [`${pasidBits}-bit PASIDs`] : []),
+    ...(pageRequests ? ['page requests'] : []),
+  ]
+  return `VT-d: ${modes.join(', ')}`
 }

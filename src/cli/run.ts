@@ -3,9 +3,9 @@
 import { writeFileSync } from 'node:fs'
 import { Command, Option } from 'commander'
 import { formatHistory } from '../history/index.js'
-import { createMachine, type Machine } from '../machine.js'
+import { createMachine, type IommuUnit, type Machine } from '../machine.js'
 import { VMM_EVENTS } from '../vmm/trace.js'
-import { GUEST, readImage, runGuest } from './guest.js'
+import { guestOf, readImage, runGuest } from './guest.js'
 import { loadMachine } from './machine-file.js'
 import { style, UsageError } from './output.js'
 import { jsonScenario, SCENARIOS, type Scenario, textScenario } from './scenarios.js'
@@ -15,7 +15,7 @@ import { startTrace } from './trace-file.js'
 
 interface RunOptions {
   readonly guest?: string
-  readonly iommu: 'vt-d'
+  readonly iommu: 'vt-d' | 'smmuv3' | 'both'
   readonly machine?: string
   readonly trace?: string
   readonly record?: string
@@ -27,6 +27,10 @@ interface RunOptions {
 
 /** `--guest` for the guest that is run when none is named. */
 const SVA = 'sva'
+const TITLES = {
+  'vt-d': 'x86-64 guest behind VT-d',
+  smmuv3: 'arm64 guest behind an SMMUv3',
+} as const
 
 /** The `run` command. */
 export function runCommand(finish: (status: number) => void): Command {
@@ -34,12 +38,19 @@ export function runCommand(finish: (status: number) => void): Command {
     .description('Run a guest that does SVA DMA through a nested IOMMU, and show every step.')
     .option(
       '--guest <guest>',
-      `guest image, a static x86-64 ELF, or one of ${[SVA, ...SCENARIOS.map(s => s.name)].join(', ')}`,
+      `guest image, a static ELF for the machine's processor, or one of ${[SVA, ...SCENARIOS.map(s => s.name)].join(', ')}`,
       SVA,
     )
     .option('--all', 'run every named guest, one after another')
     .option('--monitor', "show the monitor's view, where the guest has one")
-    .addOption(new Option('--iommu <kind>', "the host's IOMMU").choices(['vt-d']).default('vt-d'))
+    .addOption(
+      new Option(
+        '--iommu <kind>',
+        "the host's IOMMU, and with it the guest: x86-64 or arm64; both: one after the other",
+      )
+        .choices(['vt-d', 'smmuv3', 'both'])
+        .default('vt-d'),
+    )
     .option('--machine <FILE>', 'machine description, JSON (see docs/guides/machine-files.md)')
     .option('--trace <FILE>', 'write every trace event to FILE: .json for Perfetto, else NDJSON')
     .option('--record <FILE>', 'keep what came to the machine in FILE, for `vfio-emu replay`')
@@ -53,7 +64,20 @@ export function runCommand(finish: (status: number) => void): Command {
 
 function runOne(options: RunOptions): number {
   const scenario = SCENARIOS.find(s => s.name === options.guest)
-  return scenario === undefined ? run(options) : runScenario(scenario, options)
+  if (scenario !== undefined) return runScenario(scenario, options)
+  return options.iommu === 'both' ? runBoth(options) : run(options, options.iommu)
+}
+
+/** The SVA guest on each of the default machines. */
+function runBoth(options: RunOptions): number {
+  const { machine, guest, trace, record, json } = options
+  if (machine !== undefined || trace !== undefined || record !== undefined || guest !== SVA)
+    throw new UsageError('--iommu both goes with the default machines and no files')
+  const results = (['vt-d', 'smmuv3'] as const).map((iommu, i) => {
+    if (!json) out(`${i > 0 ? '\n\n' : ''}${style.heading(TITLES[iommu])}`)
+    return run(options, iommu)
+  })
+  return Math.max(...results)
 }
 
 function runScenario(scenario: Scenario, { json, monitor }: RunOptions): number {
@@ -65,15 +89,17 @@ function runAll(options: RunOptions): number {
   const guests = [{ name: SVA, title: 'SVA DMA through a nested IOMMU' }, ...SCENARIOS]
   const results = guests.map(({ name, title }, i) => {
     if (!options.json) out(`${i > 0 ? '\n\n' : ''}${style.heading(`${name}: ${title}`)}`)
-    return runOne({ ...options, guest: name })
+    const { machine, trace, record } = options
+    const plain = machine === undefined && trace === undefined && record === undefined
+    return runOne({ ...options, guest: name, ...(plain && { iommu: 'both' as const }) })
   })
   return Math.max(...results)
 }
 
-function run(options: RunOptions): number {
-  const description = loadMachine(options.machine)
+function run(options: RunOptions, iommu: 'vt-d' | 'smmuv3'): number {
+  const description = loadMachine(options.machine, iommu)
   const { guest = SVA } = options
-  const image = readImage(guest === SVA ? GUEST : guest)
+  const image = readImage(guest === SVA ? guestOf(description) : guest, description.iommu)
   const machine = createMachine({
     ...description,
     ...(options.detectStaleUse && { detectStaleUse: true }),
@@ -100,7 +126,7 @@ function run(options: RunOptions): number {
   }
 }
 
-function writeHistory(machine: Machine, path: string): void {
+function writeHistory(machine: Machine<IommuUnit>, path: string): void {
   try {
     writeFileSync(path, formatHistory(machine.save()))
   } catch (error) {

@@ -10,8 +10,7 @@ import {
   IOMMU_NESTING_FEAT_CACHE_INVLD,
   IOMMU_NESTING_FEAT_SYSWIDE_PASID,
 } from '../iommu/uapi.js'
-import type { TranslatedStage } from '../iommu/vtd/trace.js'
-import type { Machine } from '../machine.js'
+import type { IommuUnit, Machine } from '../machine.js'
 import '../vmm/trace.js'
 import { formatBytes } from './output.js'
 
@@ -43,6 +42,7 @@ export interface Totals {
   refused: number
   interrupts: number
   pageRequests: number
+  stalls: number
   pasids: number
   binds: number
   unbinds: number
@@ -55,6 +55,13 @@ const FEATURES: readonly (readonly [number, string])[] = [
   [IOMMU_NESTING_FEAT_CACHE_INVLD, 'CACHE_INVLD'],
 ]
 const RESPONSES = ['success', 'invalid', 'failure']
+const CACHES = {
+  contexts: 'context descriptors',
+  tlb: 'translations',
+  'device-tlb': "the device's own translations",
+} as const
+/** Tags of stalls are apart from page request groups. */
+const STALLS = 0x1_0000
 /** Bits 63:20 of an interrupt message's address. */
 const MESSAGES = 0xfeen
 const PAGE = 4096n
@@ -71,22 +78,26 @@ export class Story {
     refused: 0,
     interrupts: 0,
     pageRequests: 0,
+    stalls: 0,
     pasids: 0,
     binds: 0,
     unbinds: 0,
     staleUses: 0,
   }
-  readonly #machine: Machine
+  readonly #machine: Machine<IommuUnit>
   readonly #tell: (step: Step) => void
   readonly #stop: (() => void)[] = []
-  /** Walks by requester, PASID and page: a device's own cache asks once and uses the answer often. */
-  readonly #walks = new Map<string, readonly TranslatedStage[]>()
-  /** Page requests by PASID and page that were answered with success and not yet tried again. */
-  readonly #answered = new Set<string>()
+  /** Page of guest memory by requester, PASID and page: a device's own cache asks once and uses the answer often. */
+  readonly #walks = new Map<string, bigint>()
+  /** Waits by PASID and page that ended with success and were not yet tried again, and what they were. */
+  readonly #answered = new Map<string, string>()
+  /** There is more than one device, so that each DMA says whose it is. */
+  readonly #several: boolean
   readonly #open = new Map<number, { pasid: number; address: bigint }[]>()
 
-  constructor(machine: Machine, tell: (step: Step) => void) {
+  constructor(machine: Machine<IommuUnit>, tell: (step: Step) => void) {
     this.#machine = machine
+    this.#several = machine.fabric.functions().length > 1
     this.#tell = tell
     this.#on('vmm.container', e => {
       const features = featureNames(e.features)
@@ -136,9 +147,7 @@ export class Story {
     })
     this.#on('vmm.page-response', e => {
       const code = RESPONSES[e.code] ?? String(e.code)
-      for (const { pasid, address } of this.#open.get(e.group) ?? [])
-        if (e.code === 0) this.#answered.add(`${pasid}:${address / PAGE}`)
-      this.#open.delete(e.group)
+      this.#close(e.group, e.code === 0)
       this.#say(
         'page',
         `response: group ${e.group} of PASID ${e.pasid} answered ${code}; the device ${e.code === 0 ? 'tries again' : 'gives up'}`,
@@ -147,8 +156,12 @@ export class Story {
       )
     })
     this.#on('vtd.translate', e => {
-      if (e.stages.length > 0)
-        this.#walks.set(`${e.requester}:${e.pasid}:${e.address / PAGE}`, e.stages)
+      const first = e.stages.find(s => s.stage === 'first')
+      if (e.stages.length > 0) this.#walked(e, first?.output)
+    })
+    this.#on('smmu.translate', e => {
+      const first = e.stages.find(s => s.stage === 1)
+      if (e.stages.length > 0) this.#walked(e, first?.output)
     })
     this.#on('vtd.fault', e => {
       this.#say(
@@ -158,6 +171,7 @@ export class Story {
         true,
       )
     })
+    this.#smmu()
     this.#on('stale-use', e => {
       this.totals.staleUses++
       this.#say('stale', explanation(e).title, { ...e }, true)
@@ -199,11 +213,98 @@ export class Story {
     )
   }
 
+  #walked(e: { requester: number; pasid: number; address: bigint }, gpa: bigint | undefined): void {
+    const key = `${e.requester}:${e.pasid}:${e.address / PAGE}`
+    if (gpa === undefined) this.#walks.delete(key)
+    else this.#walks.set(key, gpa - (gpa % PAGE))
+  }
+
+  /** Tells what a virtual SMMUv3 and its devices say to each other. */
+  #smmu(): void {
+    this.#on('vmm.passed', e => {
+      const how = e.stalling ? 'its accesses stall' : 'it asks for pages'
+      this.#say('container', `${e.device}: stream ${hex(e.stream)} of the guest's SMMU; ${how}`, e)
+      const ram = formatBytes(e.ramBytes)
+      this.#say('container', `guest RAM: ${ram} mapped as stage 2, pinned and locked`, e)
+    })
+    this.#on('vmm.table', e => {
+      if (!e.refused && e.config === 'translate') this.totals.binds++
+      const what =
+        e.config === 'translate'
+          ? `the guest's table of ${2 ** e.contextBits} context descriptors at GPA ${hex(e.table)} is stage 1`
+          : e.config === 'bypass'
+            ? 'no stage 1'
+            : 'nothing passes'
+      const refused = e.refused ? `: ${e.refused}` : ''
+      this.#say('bind', `stream ${hex(e.stream)}: ${what}${refused}`, e, e.refused)
+    })
+    this.#on('vmm.smmu-invalidate', e => {
+      const whose = [
+        ...(e.pasid === undefined ? [] : [`PASID ${e.pasid}`]),
+        ...(e.asid === undefined ? [] : [`ASID ${e.asid}`]),
+        ...(e.address === undefined
+          ? []
+          : [`${e.pages} page${e.pages === 1 ? '' : 's'} at ${hex(e.address)}`]),
+      ]
+      const refused = e.refused ? `: ${e.refused}` : ''
+      const text = `stream ${hex(e.stream)}: ${CACHES[e.cache]}, ${whose.join(', ') || 'all'}${refused}`
+      this.#say('flush', text, e, e.refused)
+    })
+    this.#on('vmm.stall', e => {
+      this.totals.stalls++
+      this.#open.set(STALLS + e.tag, [{ pasid: e.pasid, address: e.address }])
+      const wants = e.write ? 'write' : 'read'
+      this.#say(
+        'page',
+        `stall: PASID ${e.pasid} waits to ${wants} ${hex(e.address)} (tag ${e.tag}), told to the guest`,
+        e,
+      )
+    })
+    this.#on('vmm.resume', e => {
+      this.#close(STALLS + e.tag, e.retry)
+      const text = e.retry ? 'resumed: it is tried again' : 'resumed with abort'
+      this.#say('page', `stall: tag ${e.tag} ${text}`, e, !e.retry)
+    })
+    this.#on('vmm.smmu-event', e => {
+      this.#say(
+        'fault',
+        `${e.event} of stream ${hex(e.stream)} at ${hex(e.address)}, told to the guest`,
+        e,
+        true,
+      )
+    })
+    this.#on('smmu.fault', e => {
+      // A stall is no fault yet, and what a guest aborts was told.
+      if (e.record === 'stalled') return
+      const who = `${formatBdf(e.requester)}${e.pasid >= 0 ? ` PASID ${e.pasid}` : ''}`
+      this.#say('fault', `${e.name} (${hex(e.code)}): ${who} at ${hex(e.address)}`, { ...e }, true)
+    })
+  }
+
+  /** A wait for a page is over; a page that came is tried again. */
+  #close(group: number, success: boolean): void {
+    const what = group < STALLS ? 'page request' : 'stall'
+    for (const { pasid, address } of this.#open.get(group) ?? [])
+      if (success) this.#answered.set(`${pasid}:${address / PAGE}`, what)
+    this.#open.delete(group)
+  }
+
+  /** Whether a DMA is an interrupt message: by its address, or because translation led it to the doorbell. */
+  #isMessage(e: TraceEvents['dma'], address: bigint): boolean {
+    const { doorbell } = this.#machine.fabric
+    if (e.pasid >= 0 || e.failure !== undefined) return false
+    if (doorbell === undefined) return address >> 20n === MESSAGES
+    return e.output >= doorbell.base && e.output < doorbell.base + doorbell.size
+  }
+
   #dma(e: TraceEvents['dma']): void {
     const address = join(e.hi, e.lo)
-    if (e.pasid < 0 && address >> 20n === MESSAGES) {
+    if (this.#isMessage(e, address)) {
       this.totals.interrupts++
-      this.#say('irq', `message to ${hex(address)} through interrupt remapping`, {
+      const way = this.#machine.fabric.doorbell
+        ? 'at the ITS, which stage 2 leads to the doorbell'
+        : 'through interrupt remapping'
+      this.#say('irq', `message to ${hex(address)} ${way}`, {
         requester: e.requester,
         address,
       })
@@ -211,7 +312,8 @@ export class Story {
     }
     const page = `${e.pasid}:${address / PAGE}`
     const direction = e.write ? 'write' : 'read '
-    const who = e.pasid >= 0 ? `PASID ${e.pasid}` : 'no PASID'
+    const space = e.pasid >= 0 ? `PASID ${e.pasid}` : 'no PASID'
+    const who = this.#several ? `${formatBdf(e.requester).slice(5)}  ${space}` : space
     if (e.failure !== undefined) {
       const { failure } = e
       const waiting =
@@ -227,18 +329,18 @@ export class Story {
     }
     this.totals.dmas++
     this.totals.bytes += e.length
+    const wait = this.#answered.get(page)
     const retried = this.#answered.delete(page)
-    const stages = this.#walks.get(`${e.requester}:${page}`) ?? []
-    const offset = address % PAGE
-    const gpa = stages.find(s => s.stage === 'first')?.output
-    const middle = gpa === undefined ? '' : ` → GPA ${hex(gpa - (gpa % PAGE) + offset)}`
-    const text = `${direction}  ${who}  GVA ${hex(address)}${middle} → HPA ${hex(e.output)}  ${e.length} B  ok${retried ? ', retried after the page request' : ''}`
+    const guestPage = this.#walks.get(`${e.requester}:${page}`)
+    const gpa = guestPage === undefined ? undefined : guestPage + (address % PAGE)
+    const middle = gpa === undefined ? '' : ` → GPA ${hex(gpa)}`
+    const text = `${direction}  ${who}  GVA ${hex(address)}${middle} → HPA ${hex(e.output)}  ${e.length} B  ok${wait === undefined ? '' : `, retried after the ${wait}`}`
     this.#say('dma', text, {
       requester: e.requester,
       pasid: e.pasid,
       write: e.write,
       address,
-      gpa: gpa === undefined ? undefined : gpa - (gpa % PAGE) + offset,
+      gpa,
       hpa: e.output,
       bytes: e.length,
       outcome: 'ok',

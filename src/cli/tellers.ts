@@ -1,22 +1,32 @@
 // How a run of the SVA guest is told: step by step to people, and as NDJSON to programs. `run` and `replay` speak so.
 
 import { explain } from '../explain/index.js'
-import type { Machine } from '../machine.js'
+import type { IommuUnit, Machine } from '../machine.js'
 import type { GuestEnd } from '../vmm/vmm.js'
 import { describeMachine } from './machine-file.js'
 import { columns, formatBytes, formatTime, style, toJson } from './output.js'
 import type { Step, Story } from './story.js'
 
-const LEGEND = [
-  "GVA is the process's own pointer; the guest's table makes a GPA of it (first stage), the host's table an HPA (second stage).",
+const legend = (first: string, second: string): readonly string[] => [
+  `GVA is the process's own pointer; the guest's table makes a GPA of it (${first}), the host's table an HPA (${second}).`,
   'Time is virtual: one guest instruction takes a nanosecond.',
 ]
+const LEGEND = {
+  'vt-d': legend('first stage', 'second stage'),
+  smmuv3: legend('stage 1', 'stage 2'),
+}
 
 /** How a run is told: to people or to programs. */
 export interface Teller {
-  machine(machine: Machine): void
+  machine(machine: Machine<IommuUnit>): void
   step(step: Step): void
-  end(machine: Machine, story: Story, end: GuestEnd, holdings: object, good: boolean): void
+  end(
+    machine: Machine<IommuUnit>,
+    story: Story,
+    end: GuestEnd,
+    holdings: object,
+    good: boolean,
+  ): void
 }
 
 /** Prints a line. */
@@ -41,6 +51,7 @@ export function textTeller(): Teller {
     fault: style.bad,
   }
   let section = ''
+  let iommu: 'vt-d' | 'smmuv3' = 'vt-d'
   const head = (name: string) => {
     if (section === name) return
     section = name
@@ -48,6 +59,7 @@ export function textTeller(): Teller {
   }
   return {
     machine(machine) {
+      iommu = machine.description.iommu ?? 'vt-d'
       head('machine')
       const { host, functions } = describeMachine(machine)
       for (const line of columns(host)) out(`  ${line}`)
@@ -56,7 +68,7 @@ export function textTeller(): Teller {
     step({ at, topic, text, failed }) {
       if (topic !== 'container' && section !== 'journey') {
         head('journey')
-        for (const line of LEGEND) out(`  ${style.quiet(line)}`)
+        for (const line of LEGEND[iommu]) out(`  ${style.quiet(line)}`)
       }
       if (topic === 'container') head('container')
       const colour = failed ? style.bad : (paint[topic] ?? ((s: string) => s))
@@ -69,9 +81,14 @@ export function textTeller(): Teller {
       head('summary')
       const t = story.totals
       const rows = [
-        ['guest', describeEnd(end)],
+        ['guest', describeEnd(end, iommu)],
         ['DMA', `${t.dmas} transfers, ${formatBytes(t.bytes)}; ${t.refused} refused or deferred`],
-        ['PASIDs', `${t.pasids} allocated, ${t.binds} bound, ${t.unbinds} unbound`],
+        ...(iommu === 'smmuv3'
+          ? [
+              ['tables', `${t.binds} of the guest's bound whole`],
+              ['stalls', `${t.stalls}`],
+            ]
+          : [['PASIDs', `${t.pasids} allocated, ${t.binds} bound, ${t.unbinds} unbound`]]),
         ['page requests', `${t.pageRequests}`],
         ['interrupts', `${t.interrupts}`],
         ...(machine.description.detectStaleUse ? [['stale uses', `${t.staleUses}`]] : []),
@@ -87,14 +104,14 @@ export function textTeller(): Teller {
   }
 }
 
-function describeEnd(end: GuestEnd): string {
+function describeEnd(end: GuestEnd, iommu: 'vt-d' | 'smmuv3'): string {
   switch (end.kind) {
     case 'exit':
       return end.code === 0 ? 'exited 0: every byte verified' : `exited ${end.code}`
     case 'unexpected':
       return `stopped by KVM exit ${end.reason}`
     case 'shutdown':
-      return 'triple fault'
+      return iommu === 'smmuv3' ? 'switched itself off' : 'triple fault'
     case 'stuck':
       return 'halted with nothing left that could wake it'
     case 'limit':

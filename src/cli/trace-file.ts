@@ -1,11 +1,11 @@
 // Writes a machine's trace to a file, and reads it back: NDJSON, or the Chrome trace format that Perfetto opens.
 
 import { writeFileSync } from 'node:fs'
-import type { Machine } from '../machine.js'
+import type { IommuUnit, Machine } from '../machine.js'
 import { toJson, UsageError } from './output.js'
 
 /** Starts keeping every event; the result writes the file. `.json` means the Chrome format. */
-export function startTrace(machine: Machine, path: string): () => void {
+export function startTrace(machine: Machine<IommuUnit>, path: string): () => void {
   const chrome = path.endsWith('.json')
   const lines: string[] = []
   try {

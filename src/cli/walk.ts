@@ -8,7 +8,7 @@ import { type WalkTree, walkTree, walkTreeText } from '../explain/index.js'
 import { createMachine, type Machine } from '../machine.js'
 import '../vmm/trace.js'
 import { GUEST, readImage, runGuest } from './guest.js'
-import { loadMachine } from './machine-file.js'
+import { loadVtdMachine } from './machine-file.js'
 import { formatTime, style, toJson, UsageError } from './output.js'
 
 interface WalkOptions {
@@ -49,7 +49,7 @@ export function walkCommand(finish: (status: number) => void): Command {
 function walk(o: WalkOptions): number {
   const pasid = o.pasid === undefined ? -1 : number('--pasid', o.pasid, 0xf_ffffn)
   const image = readImage(o.guest ?? GUEST)
-  const machine = createMachine(loadMachine(o.machine))
+  const machine = createMachine(loadVtdMachine(o.machine))
   const bdf = deviceOf(machine, o.device)
   if (o.iova === undefined)
     throw new UsageError(`walk: give --iova; ${used(machine, image, bdf, pasid)}`)
