@@ -6,7 +6,7 @@ import type { VtdConfig } from '../../../src/iommu/vtd/config.js'
 import { NO_PASID } from '../../../src/pci/request.js'
 import { often } from '../../support/long.js'
 import { BDF, Bench, GCMD, REG } from './bench.js'
-import { Reference, type Request, type Unit } from './reference.js'
+import { Reference, type Request, type Unit, unitOf } from './reference.js'
 
 const WALKS = often(20_000, 200_000)
 /** Requests of one set of tables. */
@@ -16,83 +16,73 @@ const DATA = 0x10_0000
 
 interface Setup {
   readonly name: string
-  readonly unit: Unit
-  readonly config: Partial<VtdConfig>
-  readonly legacy: boolean
+  /** The unit of a case: it is asked what it can do, as software would. */
+  config(draw: Draw): Partial<VtdConfig>
+  /** Cases that one unit serves. */
+  readonly each: number
+  readonly legacy: boolean | 'sometimes'
   /** Faults that must have been met. */
   readonly met: readonly number[]
 }
 
 const SCALABLE = [0x5a, 0x71, 0x72, 0x76, 0x79, 0x7a, 0x80, 0x81, 0x85]
 const LEGACY = [0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x0a, 0x0b, 0x0c]
+const ALL = Number.POSITIVE_INFINITY
 
-const full = {
-  nested: true,
-  snoopControl: true,
-  secondFlags: true,
-  extendedAccessed: true,
-  supervisor: true,
-  execute: true,
-  memoryTypes: true,
-  walkSnoop: true,
+const FEATURES = [
+  ...['passThrough', 'deviceTlb', 'firstStage', 'firstStage5Level', 'firstStage1GPages'],
+  ...['secondStage', 'secondStageAccessedDirty', 'extendedAccessed', 'memoryTypes', 'nesting'],
+  ...['ridPasid', 'ridPriv', 'supervisorRequests', 'executeRequests', 'pageRequests'],
+  ...['snoopControl', 'pageWalkSnoop'],
+] as const
+
+/** Any combination of capabilities; what needs something that is missing is then missing too. */
+function anyConfig(draw: Draw): Partial<VtdConfig> {
+  return {
+    ...Object.fromEntries(FEATURES.map(name => [name, !draw.oneIn(4)])),
+    scalableMode: !draw.oneIn(8),
+    queuedInvalidation: !draw.oneIn(12),
+    hostAddressWidth: draw.pick([36, 39, 46, 52]),
+    guestAddressWidth: draw.pick([39, 48, 57]),
+    domainIdBits: draw.pick([4, 8, 16]),
+    pasidBits: draw.pick([0, 6, 10, 20]),
+    secondStageLargePages: draw.pick([[], [21], [21, 30], [30]]),
+  }
 }
+
 const setups: readonly Setup[] = [
   {
     name: '48 bits, everything',
-    unit: { ...full, haw: 48, mgaw: 48, fiveLevel: false, gigabyteFirst: true },
-    config: {},
+    config: () => ({}),
+    each: ALL,
     legacy: false,
     met: SCALABLE,
   },
   {
     name: '57 bits, five levels',
-    unit: { ...full, haw: 52, mgaw: 57, fiveLevel: true, gigabyteFirst: true, snoopControl: false },
-    config: {
+    config: () => ({
       hostAddressWidth: 52,
       guestAddressWidth: 57,
       firstStage5Level: true,
       snoopControl: false,
-    },
-    legacy: false,
-    met: SCALABLE,
-  },
-  {
-    name: '39 bits, little else',
-    unit: {
-      haw: 39,
-      mgaw: 39,
-      fiveLevel: false,
-      gigabyteFirst: false,
-      nested: true,
-      snoopControl: false,
-      secondFlags: false,
-      extendedAccessed: false,
-      supervisor: false,
-      execute: false,
-      memoryTypes: false,
-      walkSnoop: false,
-    },
-    config: {
-      hostAddressWidth: 39,
-      guestAddressWidth: 39,
-      firstStage1GPages: false,
-      snoopControl: false,
-      secondStageAccessedDirty: false,
-      extendedAccessed: false,
-      supervisorRequests: false,
-      executeRequests: false,
-      memoryTypes: false,
-      pageWalkSnoop: false,
-    },
+    }),
+    each: ALL,
     legacy: false,
     met: SCALABLE,
   },
   {
     name: 'legacy mode, 57 bits',
-    unit: { ...full, haw: 52, mgaw: 57, fiveLevel: true, gigabyteFirst: true },
-    config: { hostAddressWidth: 52, guestAddressWidth: 57 },
+    config: () => ({ hostAddressWidth: 52, guestAddressWidth: 57 }),
+    each: ALL,
     legacy: true,
     met: LEGACY,
+  },
+  {
+    name: 'any combination of capabilities',
+    config: anyConfig,
+    each: 8,
+    legacy: 'sometimes',
+    met: [...SCALABLE, ...LEGACY, 0x42, 0x45, 0x48, 0x5b, 0x5c, 0x5d, 0x83, 0x84, 0x89],
   },
 ]
 
@@ -131,8 +121,20 @@ class Tables {
     const aw = draw.oneIn(30) ? draw.below(8) : 1 + draw.below((unit.mgaw - 30) / 9)
     const at = contexts + (BDF & 0xff) * 16
     this.words.set(at, spoil(1, BigInt(second) | (type << 2n) | draw.some(2n) | 1n))
-    this.words.set(at + 8, spoil(2, BigInt(aw) | draw.some(0x78n) | (draw.bits(16) << 8n)))
+    this.words.set(
+      at + 8,
+      spoil(2, BigInt(aw) | draw.some(0x78n) | (draw.bits(this.#domainBits()) << 8n)),
+    )
     this.#fill(second, Math.min(Math.max(2 + aw, 3), 5), 'second')
+  }
+
+  /** True where a feature is there, and now and then where it is not. */
+  #if(feature: boolean): boolean {
+    return feature || this.draw.oneIn(25)
+  }
+
+  #domainBits(): number {
+    return this.draw.oneIn(30) ? 16 : this.unit.domainBits
   }
 
   #scalable(): void {
@@ -145,13 +147,14 @@ class Tables {
     const spoil = (n: number, value: bigint) => (n === flaw ? this.#spoil(value) : value)
     this.words.set(root + (BDF >> 8) * 16, spoil(0, BigInt(contexts) | 1n))
     const at = contexts + (BDF & 0x7f) * 32
-    const rid = draw.below(64)
+    const rid = this.#if(unit.ridPasid) ? draw.below(64) : 0
     const reach = BigInt(draw.below(8)) << 9n
-    this.words.set(at, spoil(1, BigInt(directory) | 1n | 8n | reach))
-    this.words.set(
-      at + 8,
-      spoil(2, BigInt(rid) | (draw.oneIn(5) && unit.supervisor ? 1n << 20n : 0n)),
-    )
+    let enables = this.#if(unit.pasidBits > 0) ? 8n : 0n
+    if (draw.oneIn(3) && this.#if(unit.deviceTlb)) enables |= 4n
+    if (draw.oneIn(3) && this.#if(unit.pageRequests)) enables |= 0x14n
+    const priv = draw.oneIn(5) && this.#if(unit.ridPriv) ? 1n << 20n : 0n
+    this.words.set(at, spoil(1, BigInt(directory) | 1n | enables | reach))
+    this.words.set(at + 8, spoil(2, BigInt(rid) | priv))
     const table = this.#page()
     this.words.set(directory, spoil(3, BigInt(table) | 1n))
     for (const pasid of [rid, (rid + 1) % 64, (rid + 9) % 64]) {
@@ -174,20 +177,26 @@ class Tables {
 
   #pasid(at: number): void {
     const { draw, unit: u } = this
-    const kinds = [1, 1, 2, 2, 3, 3, 3, 3, 4] as const
-    const pgtt = draw.oneIn(40) ? draw.below(8) : draw.pick(kinds)
+    const kinds = [
+      ...(u.first ? [1, 1] : []),
+      ...(u.second ? [2, 2] : []),
+      ...(u.nested ? [3, 3, 3, 3] : []),
+      ...(u.passThrough ? [4] : []),
+    ]
+    const pgtt = draw.oneIn(30) || kinds.length === 0 ? draw.below(8) : draw.pick(kinds)
     const most = (u.mgaw - 30) / 9
     const aw = draw.oneIn(40) ? draw.below(8) : 1 + draw.below(most)
     const five = u.fiveLevel && draw.oneIn(2)
     const [first, second] = [this.#page(), this.#page()]
-    const some = (mask: bigint, when: boolean) => (when ? draw.some(mask) : 0n)
+    const some = (mask: bigint, feature: boolean) => (this.#if(feature) ? draw.some(mask) : 0n)
     let w0 = BigInt(second) | 1n | (BigInt(aw) << 2n) | (BigInt(pgtt) << 6n)
     w0 |= some(0x200n, u.secondFlags) | (draw.oneIn(3) ? some(0x20n, u.execute) : 0n)
     let w2 = BigInt(first) | (five ? 4n : 0n) | some(0x20n, true)
-    if (u.supervisor) w2 |= draw.oneIn(6) ? 0n : 1n
-    if (u.execute) w2 |= draw.oneIn(6) ? 0n : 2n
+    if (this.#if(u.supervisor)) w2 |= draw.oneIn(6) ? 0n : 1n
+    if (this.#if(u.execute)) w2 |= draw.oneIn(6) ? 0n : 2n
     w2 |= some(0x50n, u.supervisor) | some(0x80n, u.extendedAccessed)
-    const words = [w0, BigInt(draw.below(65536)), w2, 0n, 0n, 0n, 0n, 0n]
+    const attributes = some(1n << 23n, u.walkSnoop) | some(1n << 24n, u.snoopControl)
+    const words = [w0, draw.bits(this.#domainBits()) | attributes, w2, 0n, 0n, 0n, 0n, 0n]
     if (draw.oneIn(20)) {
       const n = draw.below(draw.oneIn(3) ? 8 : 3)
       words[n] = this.#spoil(words[n]!)
@@ -201,10 +210,12 @@ class Tables {
   #fill(root: number, levels: number, stage: 'first' | 'second'): void {
     const { draw } = this
     for (let i = 0; i < (stage === 'first' ? 3 : 2); i++) {
+      const large = stage === 'first' || this.#if(this.unit.megabytePages)
+      const huge = this.#if(stage === 'first' ? this.unit.gigabyteFirst : this.unit.gigabytePages)
       const leafLevel = draw.weighted([
         [8, 1],
-        [2, 2],
-        [1, 3],
+        [large ? 2 : 0, 2],
+        [huge ? 1 : 0, 3],
       ])
       let address = draw.bits(12 + 9 * levels) & ~0xfffn
       if (stage === 'first' && ((address >> BigInt(11 + 9 * levels)) & 1n) === 1n)
@@ -215,7 +226,7 @@ class Tables {
     }
     if (stage === 'first') return
     // What a nested first stage leads to: all of RAM at its own address, for the most part.
-    const leafLevel = draw.oneIn(2) ? 2 : 1
+    const leafLevel = this.unit.megabytePages && draw.oneIn(2) ? 2 : 1
     const step = 1n << BigInt(12 + 9 * (leafLevel - 1))
     for (let at = 0n; at < BigInt(RAM) && at < 0x4_0000n * step; at += step) {
       if (leafLevel === 1 && at >= BigInt(this.#next) && at < BigInt(DATA)) continue
@@ -284,11 +295,19 @@ class Tables {
   }
 }
 
-function check({ unit, config, legacy }: Setup, walks: number, seed: number): Set<number> {
-  const b = new Bench({ config, ramBytes: RAM })
+function check(setup: Setup, walks: number, seed: number): Set<number> {
+  let b = new Bench({ config: {}, ramBytes: RAM })
+  let unit: Unit | undefined
   const seen = new Set<number>()
   for (let n = 0; n < walks / PER_CASE; n++) {
-    const tables = new Tables(new Draw(seed, n), unit, legacy)
+    const draw = new Draw(seed, n)
+    if (!unit || n % setup.each === 0) {
+      b = new Bench({ config: setup.config(draw), ramBytes: RAM })
+      unit = unitOf(b.r64(REG.CAP), b.r64(REG.ECAP), b.unit.config.hostAddressWidth)
+    }
+    const some = setup.legacy === 'sometimes' && (!unit.scalable || draw.oneIn(4))
+    const legacy = setup.legacy === true || some
+    const tables = new Tables(draw, unit, legacy)
     b.ram.bytes.fill(0)
     for (const [at, value] of tables.words) b.store(at, BigInt.asUintN(64, value))
     const overlay = new Map<bigint, bigint>()

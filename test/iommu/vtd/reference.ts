@@ -3,21 +3,66 @@
 // stage (4- and 5-level), second stage (3- to 5-level), nested and pass-through, accessed and dirty flags. Faults
 // are the numbers of 7.1.3. Nothing is cached. Left out: ATS, page requests.
 
-/** What the unit can do, by its capability registers. */
+/** What the unit can do. */
 export interface Unit {
   readonly haw: number
   readonly mgaw: number
+  readonly scalable: boolean
   readonly fiveLevel: boolean
   readonly gigabyteFirst: boolean
+  readonly passThrough: boolean
+  readonly first: boolean
+  readonly second: boolean
   readonly nested: boolean
+  readonly deviceTlb: boolean
+  readonly pageRequests: boolean
   readonly snoopControl: boolean
-  /** SSADS, EAFS, SRS, ERS, MTS, SMPWCS. */
+  /** SSADS, EAFS, SRS, ERS, MTS, SMPWCS, RPS, RPRIVS. */
   readonly secondFlags: boolean
   readonly extendedAccessed: boolean
   readonly supervisor: boolean
   readonly execute: boolean
   readonly memoryTypes: boolean
   readonly walkSnoop: boolean
+  readonly ridPasid: boolean
+  readonly ridPriv: boolean
+  /** PSS + 1, 0 without PASID. */
+  readonly pasidBits: number
+  readonly domainBits: number
+  /** SSLPS. */
+  readonly megabytePages: boolean
+  readonly gigabytePages: boolean
+}
+
+/** CAP_REG and ECAP_REG (11.4.2, 11.4.3) as software reads them; the host address width is firmware's to tell. */
+export function unitOf(cap: bigint, ecap: bigint, haw: number): Unit {
+  const pasid = bit(ecap, 40)
+  return {
+    haw,
+    mgaw: Number(bits(cap, 21, 16)) + 1,
+    scalable: bit(ecap, 43),
+    fiveLevel: bit(cap, 60),
+    gigabyteFirst: bit(cap, 56),
+    passThrough: bit(ecap, 6),
+    first: bit(ecap, 47),
+    second: bit(ecap, 46),
+    nested: bit(ecap, 26),
+    deviceTlb: bit(ecap, 2),
+    pageRequests: bit(ecap, 29),
+    snoopControl: bit(ecap, 7),
+    secondFlags: bit(ecap, 45),
+    extendedAccessed: bit(ecap, 34),
+    supervisor: bit(ecap, 31),
+    execute: bit(ecap, 30),
+    memoryTypes: bit(ecap, 25),
+    walkSnoop: bit(ecap, 48),
+    ridPasid: bit(ecap, 49),
+    ridPriv: bit(ecap, 53),
+    pasidBits: pasid ? Number(bits(ecap, 39, 35)) + 1 : 0,
+    domainBits: 4 + 2 * Number(bits(cap, 2, 0)),
+    megabytePages: bit(cap, 34),
+    gigabytePages: bit(cap, 35),
+  }
 }
 
 export interface Request {
@@ -101,12 +146,15 @@ export class Reference {
     const [c0, c1] = [this.#read(at), this.#read(at + 8n)]
     if (c0 === undefined || c1 === undefined) return fault(0x09)
     if (!bit(c0, 0)) return fault(0x02)
-    const reserved = bits(c0, 11, 4) !== 0n || bit(c1, 7) || bits(c1, 63, 24) !== 0n
+    const u = this.#unit
+    const noDomain = bits(c1, 23, 8) >> BigInt(u.domainBits) !== 0n
+    const reserved = bits(c0, 11, 4) !== 0n || bit(c1, 7) || noDomain || bits(c1, 63, 24) !== 0n
     if (reserved || this.#wide(c0)) return fault(0x0b)
     const type = bits(c0, 3, 2)
     const aw = Number(bits(c1, 2, 0))
     const width = 30 + 9 * aw
-    if (type === 3n || aw < 1 || aw > 3 || width > this.#unit.mgaw) return fault(0x03)
+    const unknown = [false, !u.deviceTlb, !u.passThrough, true][Number(type)]
+    if (unknown || aw < 1 || aw > 3 || width > u.mgaw) return fault(0x03)
     if (type === 2n) return this.#wide(r.address) ? fault(0x04) : { output: r.address }
     const tables = {
       second: bits(c0, 63, 12) * 4096n,
@@ -164,13 +212,23 @@ export class Reference {
     if (context[0] === undefined || context[1] === undefined) return fault(0x40)
     const [c0, c1] = [context[0], context[1]]
     if (!bit(c0, 0)) return fault(0x41)
-    const reserved = bits(c0, 8, 5) !== 0n || bits(c1, 63, 21) !== 0n || this.#wide(c0)
+    const u = this.#unit
+    const reserved =
+      bits(c0, 8, 5) !== 0n ||
+      (bit(c0, 2) && !u.deviceTlb) ||
+      (bit(c0, 3) && u.pasidBits === 0) ||
+      (bit(c0, 4) && !u.pageRequests) ||
+      (bits(c1, 19, 0) !== 0n && !u.ridPasid) ||
+      (bit(c1, 20) && !u.ridPriv) ||
+      bits(c1, 63, 21) !== 0n ||
+      this.#wide(c0)
     if (reserved || context[2] !== 0n || context[3] !== 0n) return fault(0x42)
     const reach = 1n << (bits(c0, 11, 9) + 13n)
     const rid = bits(c1, 19, 0)
     if (rid >= reach || (bit(c0, 4) && !bit(c0, 2))) return fault(0x43)
     let pasid = rid
     if (r.pasid >= 0) {
+      if (r.pasid >> u.pasidBits !== 0) return fault(0x89)
       if (!bit(c0, 3)) return fault(0x45)
       pasid = BigInt(r.pasid)
       if (pasid >= reach) return fault(0x46)
@@ -202,6 +260,7 @@ export class Reference {
       this.#wide(w0) ||
       (bit(w0, 9) && !u.secondFlags) ||
       (bit(w0, 5) && !u.execute) ||
+      bits(w1, 15, 0) >> BigInt(u.domainBits) !== 0n ||
       bits(w1, 22, 16) !== 0n ||
       (bit(w1, 23) && !u.walkSnoop) ||
       (bit(w1, 24) && !u.snoopControl) ||
@@ -220,10 +279,10 @@ export class Reference {
     const first = bits(w2, 63, 12) * 4096n
     const secondWidth = Math.min(30 + 9 * aw, u.mgaw)
     const usable =
-      (pgtt === 1 && firstFits) ||
-      (pgtt === 2 && secondFits) ||
+      (pgtt === 1 && u.first && firstFits) ||
+      (pgtt === 2 && u.second && secondFits) ||
       (pgtt === 3 && u.nested && firstFits && secondFits && first >> BigInt(secondWidth) === 0n) ||
-      pgtt === 4
+      (pgtt === 4 && u.passThrough)
     if (!usable) return 0x5b
     return {
       pgtt,
@@ -333,7 +392,8 @@ export class Reference {
       const large = level > 1 && bit(value, 7)
       const leaf = large || level === 1
       const size = 12 + 9 * (level - 1)
-      if (large && level > 3) return stop(0x7a)
+      if (large && !(level === 2 ? u.megabytePages : level === 3 && u.gigabytePages))
+        return stop(0x7a)
       if (low(value, 52) >> BigInt(u.haw) !== 0n) return stop(0x7a)
       if (bit(value, 11) && (!leaf || !u.snoopControl)) return stop(0x7a)
       if (leaf && bit(value, 62)) return stop(0x7a)
