@@ -24,6 +24,9 @@ objcopy -O binary --set-section-flags .data=alloc,load,contents "$work/process.e
   kernel/boot.S kernel/*.c -o "$work/sva.elf"
 strip -s "$work/sva.elf"
 cp "$work/sva.elf" "$out/sva-x86_64.elf"
+"$cc" "${flags[@]}" "${link[@]}" -T sev/sev.ld sev/boot.S sev/main.c -o "$work/sev.elf"
+strip -s "$work/sev.elf"
+cp "$work/sev.elf" "$out/sev-x86_64.elf"
 
 cd "$here/arm64"
 flags=("${common[@]}" -march=armv8-a -mstrict-align -mno-outline-atomics -fno-tree-loop-distribute-patterns)

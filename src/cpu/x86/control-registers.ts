@@ -73,7 +73,8 @@ function writeCr0(s: X86State, mmu: Mmu, v: bigint): boolean {
 
 function writeCr3(s: X86State, mmu: Mmu, v: bigint): boolean {
   const pcide = (s.cr4 & CR4.PCIDE) !== 0
-  if ((v & CR3_RESERVED) !== 0n || (!pcide && (v & CR3_KEEP) !== 0n)) return false
+  if ((v & (CR3_RESERVED | mmu.reservedRoot)) !== 0n || (!pcide && (v & CR3_KEEP) !== 0n))
+    return false
   s.cr3 = v & ~CR3_KEEP
   mmu.rootChanged((v & CR3_KEEP) !== 0n)
   return true

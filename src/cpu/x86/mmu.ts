@@ -50,6 +50,8 @@ const NEEDS = Uint8Array.from({ length: 32 }, (_, i) => {
   return need
 })
 
+/** Code is looked for anew where nothing was. */
+const FETCHES = ALLOW.SUPERVISOR_FETCH | ALLOW.USER_FETCH
 const CR3_ROOT = 0xf_ffff_ffff_f000n
 
 /** The memory of one processor, by linear address. */
@@ -126,6 +128,12 @@ export class Mmu implements MemoryPort {
     this.#fiveLevel = walker(5)
     this.#physical.encrypt(memory)
     this.reload()
+  }
+
+  /** Bits of CR3 that are beyond the guest's physical addresses, C-bit aside. */
+  get reservedRoot(): bigint {
+    const e = this.#encryption
+    return e === undefined ? 0n : CR3_ROOT & ~e.addressMask & ~(1n << BigInt(e.cBit))
   }
 
   /** Plaintext was put away. */
@@ -390,7 +398,7 @@ export class Mmu implements MemoryPort {
       this.tlb.ram[i] = ram
       this.tlb.view[i] = viewOf(ram)
       this.tlb.offset[i] = page - ram.base
-    }
+    } else if (!apic && !this.#physical.home(page)) this.tlb.allow[i]! &= ~FETCHES
     return i
   }
 
