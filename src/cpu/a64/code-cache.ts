@@ -2,26 +2,28 @@
 // made of, so code changed by anyone (the guest, the VMM, a device) is seen at the next block.
 
 import type { AddressSpace } from '../../mem/address-space.js'
-import { evaluate } from '../ir/evaluator.js'
-import type { IrOp } from '../ir/ops.js'
+import { run } from '../ir/evaluator.js'
+import { type IrOp, OPS } from '../ir/ops.js'
 import { decode } from './decode.js'
 import { Emitter } from './emitter.js'
 import type { A64Machine } from './machine.js'
 import { SLOT } from './registers.js'
 
-/** An instruction ready to run. */
-export interface CompiledInstruction {
-  readonly ops: readonly IrOp[]
-  /** It reads or writes PC or NEXT, or calls a routine that may. */
-  readonly usesPc: boolean
-}
-
-/** Instructions one after another inside one page. */
+/**
+ * Instructions one after another inside one page, as one list of operations. PC stays where the block began, unless an
+ * instruction hands it to a routine: `ahead` says by how many bytes it was moved. Only the last instruction may use NEXT
+ * to go elsewhere.
+ */
 export interface Block {
   readonly address: number
-  readonly page: number
   readonly words: Int32Array
-  readonly instructions: readonly CompiledInstruction[]
+  readonly ops: readonly IrOp[]
+  /** Index of each instruction's first operation. */
+  readonly starts: readonly number[]
+  /** PC's distance from the block's start while each instruction runs. */
+  readonly ahead: readonly number[]
+  /** The last instruction sets NEXT. */
+  readonly branches: boolean
 }
 
 const MOST_INSTRUCTIONS = 64
@@ -31,21 +33,57 @@ const RECENT = 1 << 12
 
 const emitter = new Emitter()
 
-const usesPc = (op: IrOp): boolean =>
+const { code: ADDK } = OPS['i64.addk']
+
+/** Whether an operation needs PC (and then NEXT) to be this instruction's: offsets from PC are corrected instead. */
+const needsPc = (op: IrOp): boolean =>
   op.routine !== undefined ||
-  [op.a, op.b, op.c, op.d].some(slot => slot === SLOT.PC || slot === SLOT.NEXT)
+  op.b === SLOT.PC ||
+  op.c === SLOT.PC ||
+  (op.a === SLOT.PC && op.code !== ADDK)
+
+const usesNext = (op: IrOp): boolean =>
+  op.routine !== undefined || op.a === SLOT.NEXT || op.d === SLOT.NEXT
 
 /** What a word does, and whether it ends a block. UNDEFINED words raise. */
-export function compile(word: number): { instruction: CompiledInstruction; ends: boolean } {
+export function compile(word: number): { ops: readonly IrOp[]; ends: boolean } {
   emitter.begin()
   const insn = decode(word)
   if (insn) insn.encoding.emit(emitter, insn.fields)
   else emitter.undefined()
-  const ops = emitter.finish()
-  return {
-    instruction: { ops, usesPc: ops.some(usesPc) },
-    ends: insn === undefined || insn.encoding.ends,
+  return { ops: emitter.finish(), ends: insn === undefined || insn.encoding.ends }
+}
+
+const addk = (d: number, a: number, imm: number): IrOp => {
+  emitter.begin()
+  return emitter.emit('i64.addk', { d, a, imm })
+}
+
+/** The block of some words: all of them, or up to the first that ends it. */
+export function compileBlock(address: number, words: Int32Array): Block {
+  const ops: IrOp[] = []
+  const starts: number[] = []
+  const aheads: number[] = []
+  let ahead = 0
+  let branches = false
+  for (let i = 0; i < words.length; i++) {
+    const { ops: own, ends } = compile(words[i]!)
+    const at = 4 * i
+    starts.push(ops.length)
+    if (at !== ahead && own.some(needsPc)) {
+      ops.push(addk(SLOT.PC, SLOT.PC, at - ahead))
+      ahead = at
+    }
+    branches = own.some(usesNext)
+    if (branches) ops.push(addk(SLOT.NEXT, SLOT.PC, at + 4 - ahead))
+    for (const op of own) {
+      const offset = op.a === SLOT.PC && op.code === ADDK && at !== ahead
+      ops.push(offset ? { ...op, imm: op.imm + at - ahead } : op)
+    }
+    aheads.push(ahead)
+    if (ends) break
   }
+  return { address, words: words.slice(0, starts.length), ops, starts, ahead: aheads, branches }
 }
 
 /** Finds or makes the block at a physical address. */
@@ -98,20 +136,12 @@ export class CodeCache {
   }
 
   #make(address: number): Block {
-    const page = Math.floor(address / 4096)
     const inRam = this.#ram(address)
     // Outside RAM a fetch reads one instruction and no more.
-    const most = inRam ? Math.min(MOST_INSTRUCTIONS, ((page + 1) * 4096 - address) / 4) : 1
+    const most = inRam ? Math.min(MOST_INSTRUCTIONS, (4096 - (address % 4096)) / 4) : 1
     const bytes = new Uint8Array(4 * most)
     this.#space.read(address, bytes)
-    const words = new Int32Array(bytes.buffer)
-    const instructions: CompiledInstruction[] = []
-    for (const word of words) {
-      const { instruction, ends } = compile(word)
-      instructions.push(instruction)
-      if (ends) break
-    }
-    const block = { address, page, words: words.slice(0, instructions.length), instructions }
+    const block = compileBlock(address, new Int32Array(bytes.buffer))
     // Code outside RAM may read differently every time and is not kept.
     if (inRam) {
       if (this.#blocks.size >= MOST_BLOCKS) this.#blocks = new Map()
@@ -123,40 +153,30 @@ export class CodeCache {
 
 /**
  * Runs at most `most` instructions of the block at PC. Answers how many retired; PC is then that of the next one, or,
- * with `state.abort` set, of the one that ended early. Stops after a store into the block's own page.
+ * with `state.abort` set, of the one that ended early.
  */
 export function runBlock(m: A64Machine, block: Block, most: number): number {
-  const { state, memory } = m
-  const { r32 } = state
-  const { instructions, page } = block
-  const lo = r32[2 * SLOT.PC]!
-  const hi = r32[2 * SLOT.PC + 1]!
-  const n = Math.min(instructions.length, most)
-  memory.storedPage = memory.storedFirstPage = -1
-  let done = 0
-  while (done < n) {
-    const insn = instructions[done]!
-    if (insn.usesPc) {
-      r32[2 * SLOT.PC] = lo + 4 * done
-      const next = (lo + 4 * done + 4) | 0
-      r32[2 * SLOT.NEXT] = next
-      r32[2 * SLOT.NEXT + 1] = next === 0 ? hi + 1 : hi
-      if (!evaluate(insn.ops, state, memory, m)) return done
-      done++
+  const { r32 } = m.state
+  const n = block.starts.length
+  const whole = n <= most ? block : compileBlock(block.address, block.words.subarray(0, most))
+  const { ops, starts, ahead, branches } = whole
+  const count = starts.length
+  const end = run(ops, m.state, m.memory, m)
+  if (end === ops.length) {
+    if (branches) {
       r32[2 * SLOT.PC] = r32[2 * SLOT.NEXT]!
       r32[2 * SLOT.PC + 1] = r32[2 * SLOT.NEXT + 1]!
-      if (done === n) return done
-    } else {
-      if (!evaluate(insn.ops, state, memory, m)) {
-        r32[2 * SLOT.PC] = lo + 4 * done
-        return done
-      }
-      done++
-    }
-    if (memory.storedPage === page || memory.storedFirstPage === page) break
+    } else movePc(r32, 4 * count - ahead[count - 1]!)
+    return count
   }
-  const pc = (lo + 4 * done) | 0
-  r32[2 * SLOT.PC] = pc
-  r32[2 * SLOT.PC + 1] = pc === 0 ? hi + 1 : hi
-  return done
+  let i = count - 1
+  while (starts[i]! > end) i--
+  movePc(r32, 4 * i - ahead[i]!)
+  return i
+}
+
+function movePc(r32: Int32Array, bytes: number): void {
+  const lo = (r32[2 * SLOT.PC]! + bytes) | 0
+  r32[2 * SLOT.PC] = lo
+  if (lo >>> 0 < bytes) r32[2 * SLOT.PC + 1] = r32[2 * SLOT.PC + 1]! + 1
 }

@@ -62,15 +62,16 @@ function divide(m: IrContext, op: IrOp, isSigned: boolean): void {
 }
 
 /**
- * Runs the operations of one instruction. False when it ended early: `m.abort` says how, and memory and registers
- * hold only what the operations before the aborting one did. `outside` is handed to routines.
+ * Runs the operations of an instruction, or of several in a row. Answers how many there were, or the index of the one
+ * that ended early: then `m.abort` says how, and memory and registers hold only what the operations before it did.
+ * `outside` is handed to routines.
  */
-export function evaluate(
+export function run(
   ops: readonly IrOp[],
   m: IrContext,
   memory: IrMemory,
   outside: unknown,
-): boolean {
+): number {
   const r64 = m.r64
   const r32 = m.r32
   for (let i = 0; i < ops.length; i++) {
@@ -196,42 +197,42 @@ export function evaluate(
       case 51 /* load.32 */: {
         const size = 1 << (op.code - OPS['load.8'].code)
         const v = memory.load(r32[2 * a + 1]!, r32[2 * a]!, size, op.imm)
-        if (m.abort !== 0) return false
+        if (m.abort !== 0) return i
         r32[2 * d] = v
         r32[2 * d + 1] = 0
         break
       }
       case 52 /* load.64 */:
         memory.load64(r32[2 * a + 1]!, r32[2 * a]!, op.imm, r32, 2 * d)
-        if (m.abort !== 0) return false
+        if (m.abort !== 0) return i
         break
       case 53 /* store.8 */:
       case 54 /* store.16 */:
       case 55 /* store.32 */: {
         const size = 1 << (op.code - OPS['store.8'].code)
         memory.store(r32[2 * a + 1]!, r32[2 * a]!, size, r32[2 * b]!, op.imm)
-        if (m.abort !== 0) return false
+        if (m.abort !== 0) return i
         break
       }
       case 56 /* store.64 */:
         memory.store64(r32[2 * a + 1]!, r32[2 * a]!, r32[2 * b + 1]!, r32[2 * b]!, op.imm)
-        if (m.abort !== 0) return false
+        if (m.abort !== 0) return i
         break
 
       case 57 /* divide.u */:
       case 58 /* divide.s */:
         divide(m, op, op.code === OPS['divide.s'].code)
-        if (m.abort !== 0) return false
+        if (m.abort !== 0) return i
         break
       case 59 /* trap */:
         m.raise(op.imm, op.big < 0n ? undefined : Number(op.big))
-        return false
+        return i
       case 60 /* skip.zero */:
         if (r32[2 * a]! === 0) i += op.imm
         break
       case 61 /* call */:
         op.routine!.run(outside as never, op)
-        if (m.abort !== 0) return false
+        if (m.abort !== 0) return i
         break
 
       case 62 /* i64.addk */: {
@@ -301,11 +302,11 @@ export function evaluate(
 
       case 90 /* load.128 */:
         memory.load128!(r32[2 * a + 1]!, r32[2 * a]!, op.imm, r32, 2 * d)
-        if (m.abort !== 0) return false
+        if (m.abort !== 0) return i
         break
       case 91 /* store.128 */:
         memory.store128!(r32[2 * a + 1]!, r32[2 * a]!, op.imm, r32, 2 * b)
-        if (m.abort !== 0) return false
+        if (m.abort !== 0) return i
         break
 
       case 92 /* skip.set */:
@@ -315,5 +316,13 @@ export function evaluate(
         throw new Error(`no such operation: ${op.code}`)
     }
   }
-  return true
+  return ops.length
 }
+
+/** `run`, for one instruction: false when it ended early. */
+export const evaluate = (
+  ops: readonly IrOp[],
+  m: IrContext,
+  memory: IrMemory,
+  outside: unknown,
+): boolean => run(ops, m, memory, outside) === ops.length

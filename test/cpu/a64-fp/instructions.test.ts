@@ -37,9 +37,9 @@ function machineWith(base: number): { m: FlatMachine; data: FlatRegion } {
 }
 
 function run(m: FlatMachine, e: Encoding, fields: Record<string, number>): void {
-  const { instruction } = compile(encode(e, fields))
+  const { ops } = compile(encode(e, fields))
   m.state.abort = ABORT.NONE
-  evaluate(instruction.ops, m.state, m.memory, m)
+  evaluate(ops, m.state, m.memory, m)
 }
 
 /** X0 to SP, NZCV to FPSR and the vectors, and unless left out the data. */
