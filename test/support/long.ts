@@ -6,3 +6,6 @@ export const isLong = process.env['VFIO_EMU_LONG'] === '1'
 
 /** One of two counts: that of every run, and that of a long one. */
 export const often = (short: number, long: number): number => (isLong ? long : short)
+
+/** Time-out of a test, in ms, that a busy machine may take long for. */
+export const PATIENCE = often(60_000, 600_000)

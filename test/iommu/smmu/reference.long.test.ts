@@ -1,7 +1,7 @@
 // Random streams and tables of every kind: the unit against a plain reference, outcome, record and flags left in
 // memory; 20,000 accesses in every run, 200,000 in a long one.
 import { describe, expect, it } from 'vitest'
-import { often } from '../../support/long.js'
+import { often, PATIENCE } from '../../support/long.js'
 import { Bench, command, SID, TLBI } from './bench.js'
 import { type Random, random } from './random.js'
 import { AREA, Case, type Subject } from './random-tables.js'
@@ -57,40 +57,50 @@ describe('the unit agrees with the reference on random streams', () => {
   it.each([
     ['48-bit addresses, all granules', 0.8, plain],
     ['52-bit addresses', 0.2, wide],
-  ] as const)(`%s, seed 0x${SEED.toString(16)}: %f of ${ACCESSES} accesses`, (_, part, make) => {
-    const r = random(SEED)
-    const subject = make()
-    const { b } = subject
-    const tally: Record<string, number> = {}
-    const all = Math.ceil((ACCESSES * part) / PER_CASE)
-    for (let i = 0; i < all; i++) {
-      const c = new Case(r, subject)
-      expect(c.next).toBeLessThanOrEqual(subject.base + 0x80_0000)
-      b.submit(command.cfgiAll())
-      for (let n = 0; n < PER_CASE; n++) {
-        // Tables do not change but for flags, so that caches may answer, or not.
-        if (n === 0 || r.chance(0.25))
-          b.submit(command.tlbi(TLBI.NSNH_ALL), command.tlbi(TLBI.EL2_ALL))
-        const q = draw(r, c)
-        const expected = predict(c, subject, q)
-        const got = ask(b, q)
-        if (got !== expected.text) {
-          const label = `case ${i} access ${n}: ${q.substream} 0x${q.va.toString(16)} ${JSON.stringify(q.access)}`
-          expect(`${label} → ${got}`).toBe(`${label} → ${expected.text}`)
+  ] as const)(
+    `%s, seed 0x${SEED.toString(16)}: %f of ${ACCESSES} accesses`,
+    (_, part, make) => {
+      const r = random(SEED)
+      const subject = make()
+      const { b } = subject
+      const tally: Record<string, number> = {}
+      const all = Math.ceil((ACCESSES * part) / PER_CASE)
+      for (let i = 0; i < all; i++) {
+        const c = new Case(r, subject)
+        expect(c.next).toBeLessThanOrEqual(subject.base + 0x80_0000)
+        b.submit(command.cfgiAll())
+        for (let n = 0; n < PER_CASE; n++) {
+          // Tables do not change but for flags, so that caches may answer, or not.
+          if (n === 0 || r.chance(0.25))
+            b.submit(command.tlbi(TLBI.NSNH_ALL), command.tlbi(TLBI.EL2_ALL))
+          const q = draw(r, c)
+          const expected = predict(c, subject, q)
+          const got = ask(b, q)
+          if (got !== expected.text) {
+            const label = `case ${i} access ${n}: ${q.substream} 0x${q.va.toString(16)} ${JSON.stringify(q.access)}`
+            expect(`${label} → ${got}`).toBe(`${label} → ${expected.text}`)
+          }
+          for (const [at, value] of expected.written)
+            if (!c.isRun(Number(at)) && b.load(Number(at)) !== value)
+              expect.fail(`case ${i} access ${n}: flags of 0x${at.toString(16)}`)
+          const key = got.split(' ')[0]!.replace(/^0x.*/, 'ok')
+          tally[key] = (tally[key] ?? 0) + 1
         }
-        for (const [at, value] of expected.written)
-          if (!c.isRun(Number(at)) && b.load(Number(at)) !== value)
-            expect.fail(`case ${i} access ${n}: flags of 0x${at.toString(16)}`)
-        const key = got.split(' ')[0]!.replace(/^0x.*/, 'ok')
-        tally[key] = (tally[key] ?? 0) + 1
+        subject.ram.fill(0, AREA, c.next - subject.base)
       }
-      subject.ram.fill(0, AREA, c.next - subject.base)
-    }
-    // Every outcome was met often enough to mean something.
-    const names = ['F_TRANSLATION', 'F_ADDR_SIZE', 'F_ACCESS', 'F_PERMISSION', 'F_STREAM_DISABLED']
-    for (const name of ['ok', 'C_BAD_SUBSTREAMID', 'C_BAD_CD', ...names])
-      expect(tally[name], JSON.stringify(tally)).toBeGreaterThan(15)
-  })
+      // Every outcome was met often enough to mean something.
+      const names = [
+        'F_TRANSLATION',
+        'F_ADDR_SIZE',
+        'F_ACCESS',
+        'F_PERMISSION',
+        'F_STREAM_DISABLED',
+      ]
+      for (const name of ['ok', 'C_BAD_SUBSTREAMID', 'C_BAD_CD', ...names])
+        expect(tally[name], JSON.stringify(tally)).toBeGreaterThan(15)
+    },
+    PATIENCE,
+  )
 })
 
 /** What the reference says, and which descriptors it changed; the memory stays as it was. */
