@@ -121,6 +121,16 @@ export function smmuConfig(changes: Partial<SmmuConfig> = {}): SmmuConfig {
     if (!Number.isInteger(value) || value < low || value > high)
       throw new Error(`SMMUv3: ${what} ${value} is not ${low} to ${high}`)
   }
+  const oneOf = (what: string, value: unknown, values: readonly unknown[]): void => {
+    if (!values.includes(value))
+      throw new Error(`SMMUv3: ${what} ${value} is not ${values.join(', ')}`)
+  }
+  oneOf('minor version', c.minorVersion, [1, 2, 3])
+  oneOf('output address bits', c.outputAddressBits, ADDRESS_SIZES)
+  oneOf('virtual address bits', c.virtualAddressBits, [48, 52])
+  oneOf('table updates', c.tableUpdates, ['none', 'accessed', 'dirty'])
+  oneOf('stall model', c.stallModel, Object.values(STALL_MODEL))
+  for (const granule of c.granules) oneOf('granule of 2^', granule, [12, 14, 16])
   if (!c.stage1 && !c.stage2) throw new Error('SMMUv3: a unit without stages')
   if (c.granules.length === 0) throw new Error('SMMUv3: a unit without granules')
   within('StreamID bits', c.streamIdBits, 0, 32)

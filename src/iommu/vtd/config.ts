@@ -109,15 +109,26 @@ export const VTD_DEFAULTS: VtdConfig = {
   virtualCommand: false,
 }
 
-/** Defaults with changes; features that need a missing one are switched off with it. */
+/**
+ * Defaults with changes; features that need a missing one are switched off with it. An Error for a width or number
+ * that no unit has.
+ */
 export function vtdConfig(changes: Partial<VtdConfig> = {}): VtdConfig {
   const c = { ...VTD_DEFAULTS, ...changes }
-  if (!(c.hostAddressWidth >= 32 && c.hostAddressWidth <= 52))
-    throw new Error(`host address width ${c.hostAddressWidth} is not 32 to 52`)
-  if (!(c.faultRecords >= 1 && c.faultRecords <= 128))
-    throw new Error(`${c.faultRecords} fault recording registers are not 1 to 128`)
-  if (!(c.pasidBits >= 0 && c.pasidBits <= 20))
-    throw new Error(`${c.pasidBits} PASID bits are not 0 to 20`)
+  const within = (what: string, value: number, low: number, high: number): void => {
+    if (!Number.isInteger(value) || value < low || value > high)
+      throw new Error(`VT-d: ${what} ${value} is not ${low} to ${high}`)
+  }
+  const oneOf = (what: string, value: number, values: readonly number[]): void => {
+    if (!values.includes(value))
+      throw new Error(`VT-d: ${what} ${value} is not ${values.join(', ')}`)
+  }
+  within('host address width', c.hostAddressWidth, 32, 52)
+  oneOf('guest address width', c.guestAddressWidth, [39, 48, 57])
+  oneOf('domain id bits', c.domainIdBits, [4, 6, 8, 10, 12, 14, 16])
+  within('fault recording registers', c.faultRecords, 1, 128)
+  within('PASID bits', c.pasidBits, 0, 20)
+  for (const bits of c.secondStageLargePages) oneOf('large pages of 2^', bits, [21, 30])
   const s = c.scalableMode && c.queuedInvalidation
   const pasid = s ? c.pasidBits : 0
   return {

@@ -1,5 +1,6 @@
 // The driver's story: probe, reset, queues, tables, enable, DMA, fault, invalidate, tear down.
 import { describe, expect, it } from 'vitest'
+import type { SmmuConfig } from '../../../src/iommu/smmu/config.js'
 import { Bench, CR0, command, GERR, REG, RW, SID, TLBI } from './bench.js'
 
 describe('a driver brings an SMMUv3 up', () => {
@@ -157,8 +158,25 @@ describe('registers', () => {
     [{ rangeInvalidation: false }, REG.IDR3, 1 << 10, 0],
     [{ hyp: false }, REG.IDR0, 1 << 9, 0],
     [{ minorVersion: 1 as const }, REG.AIDR, 0xf, 1],
-  ])('%j shows in 0x%x', (config, register, mask, value) => {
+  ])('%j shows in the register at %i', (config, register, mask, value) => {
     expect(new Bench({ config }).r32(register) & mask).toBe(value | 0)
     expect(new Bench().r32(register) & mask, 'and is different by default').not.toBe(value | 0)
+  })
+
+  it.each([
+    { stage1: false, stage2: false },
+    { granules: [] },
+    { granules: [13] },
+    { minorVersion: 0 },
+    { outputAddressBits: 50 },
+    { virtualAddressBits: 49 },
+    { tableUpdates: 'some' },
+    { stallModel: 3 },
+    { streamIdBits: 33 },
+    { substreamIdBits: 21 },
+    { commandQueueBits: 20 },
+    { stalls: 0 },
+  ])('refuses %j', config => {
+    expect(() => new Bench({ config: config as Partial<SmmuConfig> })).toThrow('SMMUv3: ')
   })
 })

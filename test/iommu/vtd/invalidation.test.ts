@@ -373,7 +373,7 @@ describe('VT-d invalidation queue', () => {
   // biome-ignore format: table
   it.each([
     [3, 'type 0', [0n, 0n]],
-    [3, 'type 10, HPT caches', [10n | (1n << 4n), 0n]],
+    [3, 'type 10: HPT caches, once page stream responses', [10n | (1n << 4n), 0n]],
     [3, 'type 0x11', [0x201n, 0n]],
     [4, 'a reserved bit', [2n | (1n << 4n) | (1n << 60n), 0n]],
     [4, 'a reserved bit of a wait', [5n | 0x100n, 0n]],

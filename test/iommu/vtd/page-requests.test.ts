@@ -104,7 +104,7 @@ describe('VT-d page requests', () => {
     ['pasidDisabled', 0x45, (b: Bench) => b.scalable(BDF, 0b10100n)],
     ['pasidDirectoryNotPresent', 0x51, (b: Bench) => b.scalable()],
     ['pasidEntryNotPresent', 0x59, (b: Bench) => { const t = b.scalable(); b.pasidEntry(t.directory, 5, [0n]) }],
-  ] as const)('%s: recorded as 0x%x and answered "invalid"', (name, code, arrange) => {
+  ] as const)('%s: recorded as reason %i and answered "invalid"', (name, code, arrange) => {
     const { b } = ready()
     arrange(b)
     expect(b.unit.injectPageRequest(ask())).toBe(false)

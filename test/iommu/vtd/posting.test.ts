@@ -138,7 +138,7 @@ describe('VT-d posted interrupts', () => {
     ['postedReserved', 'bit 511', 0x28, '9.11', (m: Ready) => m.b.store(m.pd + 56, 1n << 63n)],
     ['postedReserved', 'NDST 7:0 without EIME', 0x28, '9.11', (m: Ready) => m.control(CONTROL | (1n << 32n))],
     ['postedReserved', 'NDST 31:16 without EIME', 0x28, '9.11', (m: Ready) => m.control(CONTROL | (1n << 48n))],
-  ] as const)('%s: %s is fault 0x%x (%s); nothing is posted or sent', (name, _what, code, _section, spoil) => {
+  ] as const)('%s: %s is reason %i (%s); nothing is posted or sent', (name, _what, code, _section, spoil) => {
     const m = ready()
     spoil(m)
     m.send()

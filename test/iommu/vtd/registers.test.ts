@@ -55,11 +55,15 @@ describe('VT-d capabilities', () => {
 
   it.each([
     ['hostAddressWidth', 53],
+    ['hostAddressWidth', 46.5],
+    ['guestAddressWidth', 40],
+    ['domainIdBits', 5],
+    ['secondStageLargePages', [39]],
     ['faultRecords', 0],
     ['faultRecords', 129],
     ['pasidBits', 21],
-  ])('refuses a configuration with %s = %i', (key, value) => {
-    expect(() => new Bench({ config: { [key]: value } })).toThrow()
+  ])('refuses a configuration with %s = %j', (key, value) => {
+    expect(() => new Bench({ config: { [key]: value } })).toThrow('VT-d: ')
   })
 
   it('capabilities are read-only', () => {

@@ -95,7 +95,7 @@ describe('VT-d interrupt remapping', () => {
     ['irteReserved', 0x24, 4, (m: ReturnType<typeof ready>) => { m.entry(4, PLAIN, 3n << 18n); m.b.unit.message(BDF, remappable(4), 0) }],
     ['irteReserved', 0x24, 4, (m: ReturnType<typeof ready>) => { m.entry(4, PLAIN, 1n << 20n); m.b.unit.message(BDF, remappable(4), 0) }],
     ['sourceIdRefused', 0x26, 4, (m: ReturnType<typeof ready>) => { m.entry(4, PLAIN, (1n << 18n) | 0x0101n); m.b.unit.message(BDF, remappable(4), 0) }],
-  ] as const)('%s is recorded as 0x%x with index %i', (name, code, index, provoke) => {
+  ] as const)('%s is recorded as reason %i with index %i', (name, code, index, provoke) => {
     const m = ready()
     provoke(m)
     expect(m.b.messages).toEqual([])
