@@ -3,8 +3,8 @@
 
 import { expect, it } from 'vitest'
 import { FlatMachine, FlatRegion } from '../../../diff/a64/flat.js'
-import { compile } from '../../../src/cpu/a64/code-cache.js'
 import { decode, encode } from '../../../src/cpu/a64/decode.js'
+import { Emitter } from '../../../src/cpu/a64/emitter.js'
 import type { Encoding } from '../../../src/cpu/a64/encodings.js'
 import { FP_ENCODINGS } from '../../../src/cpu/a64/fp/encodings.js'
 import { ABORT, EC, SLOT } from '../../../src/cpu/a64/registers.js'
@@ -37,9 +37,10 @@ function machineWith(base: number): { m: FlatMachine; data: FlatRegion } {
 }
 
 function run(m: FlatMachine, e: Encoding, fields: Record<string, number>): void {
-  const { ops } = compile(encode(e, fields))
+  const b = new Emitter()
+  e.emit(b, fields)
   m.state.abort = ABORT.NONE
-  evaluate(ops, m.state, m.memory, m)
+  evaluate(b.finish(), m.state, m.memory, m)
 }
 
 /** X0 to SP, NZCV to FPSR and the vectors, and unless left out the data. */

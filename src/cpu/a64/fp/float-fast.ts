@@ -159,3 +159,33 @@ export const narrowDouble: Fast1 = (x, inexact) => {
   if (r === x) return finite(r) ? r : UNSURE
   return inexact && finite(r) && abs(r) > SINGLE_LOW ? r : UNSURE
 }
+
+// The larger and the smaller, singles and doubles; equal ones (zeros of either sign among them) are left alone.
+
+export const larger: Fast2 = (x, y) => (x > y ? x : x < y ? y : UNSURE)
+export const smaller: Fast2 = (x, y) => (x < y ? x : x > y ? y : UNSURE)
+
+// To integral values, singles and doubles.
+
+/** Above this every double is an integer. */
+const INTEGERS = 2 ** 52
+
+/** Ties to even. */
+export const nearest: Fast1 = x => {
+  if (!(abs(x) < INTEGERS)) return x
+  const r = x < 0 ? x - INTEGERS + INTEGERS : x + INTEGERS - INTEGERS
+  return r === 0 ? x * 0 : r
+}
+
+/** The same when that changes nothing, or IXC is set. */
+export const nearestExact: Fast1 = (x, inexact) => {
+  const r = nearest(x, inexact)
+  return inexact || r === x ? r : UNSURE
+}
+
+/** Ties away from zero. */
+export const nearestAway: Fast1 = x => {
+  const t = Math.trunc(x)
+  if (abs(x - t) < 0.5) return t
+  return x < 0 ? t - 1 : x > 0 ? t + 1 : x
+}

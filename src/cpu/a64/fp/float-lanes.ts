@@ -33,6 +33,8 @@ export interface FloatOp {
   readonly reference: (f: Format, x: bigint, y: bigint, d: bigint, env: FpEnvironment) => bigint
   readonly single?: fast.Fast3
   readonly double?: fast.Fast3
+  /** For comparisons, whose result is all ones or zero: the answer for numbers. */
+  readonly test?: (x: number, y: number) => boolean
 }
 
 /** The format of a size. */
@@ -71,11 +73,20 @@ function lane(
   d: number,
 ): void {
   const v = s.lanes
-  if (short && isPlain(s)) {
+  if (isPlain(s)) {
     const f = size === 3 ? v.f64 : v.f32
-    const result = short(f[x]!, f[y]!, f[d]!, isInexactKnown(s))
-    if (!Number.isNaN(result)) {
-      f[r] = result
+    const left = f[x]!
+    const right = f[y]!
+    if (short) {
+      const result = short(left, right, f[d]!, isInexactKnown(s))
+      if (!Number.isNaN(result)) {
+        f[r] = result
+        return
+      }
+    } else if (op.test && !Number.isNaN(left) && !Number.isNaN(right)) {
+      const ones = op.test(left, right) ? 0xffff_ffff : 0
+      if (size === 2) v.u32[r] = ones
+      else v.u32[2 * r] = v.u32[2 * r + 1] = ones
       return
     }
   }
@@ -149,9 +160,10 @@ export function floatAcrossRoutine(op: FloatOp): Routine<A64Machine> {
       const v = m.state.lanes
       const t = v.index(2, SLOT.SCRATCH)
       const x = v.index(2, a)
-      lane(m.state, op, 2, undefined, t, x, x + 1, t)
-      lane(m.state, op, 2, undefined, t + 1, x + 2, x + 3, t + 1)
-      lane(m.state, op, 2, undefined, v.index(2, d), t, t + 1, t)
+      const short = op.single
+      lane(m.state, op, 2, short, t, x, x + 1, t)
+      lane(m.state, op, 2, short, t + 1, x + 2, x + 3, t + 1)
+      lane(m.state, op, 2, short, v.index(2, d), t, t + 1, t)
       v.clearAbove(d, 4)
     }),
   )
@@ -197,10 +209,10 @@ export const FNMUL: FloatOp = {
   single: (x, y, _, inexact) => -fast.mulSingle(x, y, inexact),
   double: (x, y, _, inexact) => -fast.mulDouble(x, y, inexact),
 }
-export const FMAX = two('fmax', arithmetic.max)
-export const FMIN = two('fmin', arithmetic.min)
-export const FMAXNM = two('fmaxnm', arithmetic.maxNumber)
-export const FMINNM = two('fminnm', arithmetic.minNumber)
+export const FMAX = two('fmax', arithmetic.max, fast.larger, fast.larger)
+export const FMIN = two('fmin', arithmetic.min, fast.smaller, fast.smaller)
+export const FMAXNM = two('fmaxnm', arithmetic.maxNumber, fast.larger, fast.larger)
+export const FMINNM = two('fminnm', arithmetic.minNumber, fast.smaller, fast.smaller)
 export const FRECPS = two('frecps', arithmetic.recipStep)
 export const FRSQRTS = two('frsqrts', arithmetic.rsqrtStep)
 export const FSQRT = one('fsqrt', arithmetic.sqrt, fast.sqrtSingle, fast.sqrtDouble)
@@ -240,31 +252,69 @@ export const FNMSUB = fused('fnmsub', false, true)
 const ones = (f: Format, yes: boolean): bigint => (yes ? 2n * f.signBit - 1n : 0n)
 const magnitude = (f: Format, v: bigint): bigint => v & (f.signBit - 1n)
 
+type Test = (x: number, y: number) => boolean
+
 /** Comparisons answer with all ones. */
-export const FCMEQ = two('fcmeq', (f, x, y, env) => ones(f, isEqual(f, x, y, env)))
-export const FCMGE = two('fcmge', (f, x, y, env) => ones(f, isGreaterOrEqual(f, x, y, env)))
-export const FCMGT = two('fcmgt', (f, x, y, env) => ones(f, isGreater(f, x, y, env)))
+const comparison = (name: string, reference: Reference2, test: Test): FloatOp => ({
+  ...two(name, reference),
+  test,
+})
+const { abs } = Math
+
+export const FCMEQ = comparison(
+  'fcmeq',
+  (f, x, y, env) => ones(f, isEqual(f, x, y, env)),
+  (x, y) => x === y,
+)
+export const FCMGE = comparison(
+  'fcmge',
+  (f, x, y, env) => ones(f, isGreaterOrEqual(f, x, y, env)),
+  (x, y) => x >= y,
+)
+export const FCMGT = comparison(
+  'fcmgt',
+  (f, x, y, env) => ones(f, isGreater(f, x, y, env)),
+  (x, y) => x > y,
+)
 /** y is zero: the operands change places. */
-export const FCMLE = two('fcmle', (f, x, y, env) => ones(f, isGreaterOrEqual(f, y, x, env)))
-export const FCMLT = two('fcmlt', (f, x, y, env) => ones(f, isGreater(f, y, x, env)))
-export const FACGE = two('facge', (f, x, y, env) =>
-  ones(f, isGreaterOrEqual(f, magnitude(f, x), magnitude(f, y), env)),
+export const FCMLE = comparison(
+  'fcmle',
+  (f, x, y, env) => ones(f, isGreaterOrEqual(f, y, x, env)),
+  (x, y) => x <= y,
 )
-export const FACGT = two('facgt', (f, x, y, env) =>
-  ones(f, isGreater(f, magnitude(f, x), magnitude(f, y), env)),
+export const FCMLT = comparison(
+  'fcmlt',
+  (f, x, y, env) => ones(f, isGreater(f, y, x, env)),
+  (x, y) => x < y,
+)
+export const FACGE = comparison(
+  'facge',
+  (f, x, y, env) => ones(f, isGreaterOrEqual(f, magnitude(f, x), magnitude(f, y), env)),
+  (x, y) => abs(x) >= abs(y),
+)
+export const FACGT = comparison(
+  'facgt',
+  (f, x, y, env) => ones(f, isGreater(f, magnitude(f, x), magnitude(f, y), env)),
+  (x, y) => abs(x) > abs(y),
 )
 
-/** FRINT*: `mode` undefined is FPCR's; `exact` raises IXC when the value changes. */
-const roundsTo = (name: string, mode: Rounding | undefined, exact = false): FloatOp =>
-  one(name, (f, x, env) => roundInt(f, x, env, mode ?? env.rounding, exact))
+/** FRINT*: `mode` undefined is FPCR's; the short cuts are those of round-to-nearest then. */
+const roundsTo = (name: string, mode: Rounding | undefined, short: fast.Fast1): FloatOp =>
+  one(name, (f, x, env) => roundInt(f, x, env, mode ?? env.rounding, false), short, short)
 
-export const FRINTN = roundsTo('frintn', ROUNDING.TIES_EVEN)
-export const FRINTP = roundsTo('frintp', ROUNDING.PLUS)
-export const FRINTM = roundsTo('frintm', ROUNDING.MINUS)
-export const FRINTZ = roundsTo('frintz', ROUNDING.ZERO)
-export const FRINTA = roundsTo('frinta', ROUNDING.TIES_AWAY)
-export const FRINTX = roundsTo('frintx', undefined, true)
-export const FRINTI = roundsTo('frinti', undefined)
+export const FRINTN = roundsTo('frintn', ROUNDING.TIES_EVEN, fast.nearest)
+export const FRINTP = roundsTo('frintp', ROUNDING.PLUS, Math.ceil)
+export const FRINTM = roundsTo('frintm', ROUNDING.MINUS, Math.floor)
+export const FRINTZ = roundsTo('frintz', ROUNDING.ZERO, Math.trunc)
+export const FRINTA = roundsTo('frinta', ROUNDING.TIES_AWAY, fast.nearestAway)
+export const FRINTI = roundsTo('frinti', undefined, fast.nearest)
+/** FRINTX raises IXC when the value changes. */
+export const FRINTX = one(
+  'frintx',
+  (f, x, env) => roundInt(f, x, env, env.rounding, true),
+  fast.nearestExact,
+  fast.nearestExact,
+)
 
 /** FCVT* into lanes of the same size; y is the number of fraction bits. */
 export const toFixedOp = (name: string, unsigned: boolean, mode: Rounding): FloatOp =>

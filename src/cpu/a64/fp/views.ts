@@ -47,6 +47,10 @@ export class LaneViews {
 
   /** Zeroes what a vector register of two slots has above its first `bytes` bytes. */
   clearAbove(slot: number, bytes: number): void {
-    if (bytes < 16) this.u8.fill(0, 8 * slot + bytes, 8 * slot + 16)
+    if (bytes >= 16) return
+    this.u32[2 * slot + 2] = 0
+    this.u32[2 * slot + 3] = 0
+    if (bytes === 4) this.u32[2 * slot + 1] = 0
+    else if (bytes !== 8) this.u8.fill(0, 8 * slot + bytes, 8 * slot + 16)
   }
 }
