@@ -1,4 +1,4 @@
-// What the Arm ARM's floating-point functions say beyond IEEE 754, a rule a row: NaNs, FPCR's bits, estimates.
+// What the DDI 0487's floating-point functions say beyond IEEE 754, a rule a row: NaNs, FPCR's bits, estimates.
 
 import { expect, it } from 'vitest'
 import * as arithmetic from '../../../src/cpu/a64/fp/float-arithmetic.js'

@@ -1,5 +1,5 @@
 // Advanced SIMD instructions that move elements: copy, permute, extract, table lookup, modified immediate
-// (Arm ARM C4.1.96).
+// (DDI 0487 C4.1.96).
 
 import type { Emitter } from '../emitter.js'
 import type { Encoding } from '../encodings.js'

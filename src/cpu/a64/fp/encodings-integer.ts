@@ -1,5 +1,5 @@
 // Advanced SIMD integer instructions with three registers: three-same, three-different and by-element, vector and
-// scalar (Arm ARM C4.1.96.). Lane functions are in lane-arithmetic.ts.
+// scalar (DDI 0487 C4.1.96.). Lane functions are in lane-arithmetic.ts.
 
 import type { Emitter } from '../emitter.js'
 import type { Encoding } from '../encodings.js'

@@ -1,5 +1,5 @@
 // Loads and stores of vector registers: single, pair, literal, and the structures LD1 to LD4 and ST1 to ST4
-// (Arm ARM C4.1.88). A load writes registers only when all of it has been read.
+// (DDI 0487 C4.1.88). A load writes registers only when all of it has been read.
 
 import type { Slot } from '../../ir/builder.js'
 import type { Emitter } from '../emitter.js'

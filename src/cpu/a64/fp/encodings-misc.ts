@@ -1,5 +1,5 @@
 // Advanced SIMD integer instructions with two registers: two-register miscellaneous, across lanes, scalar pairwise
-// (Arm ARM C4.1.96). The floating-point ones of these groups are in encodings-vector-float.ts.
+// (DDI 0487 C4.1.96). The floating-point ones of these groups are in encodings-vector-float.ts.
 
 import type { Encoding } from '../encodings.js'
 import { routine } from '../machine.js'

@@ -1,4 +1,4 @@
-// Scalar floating point: arithmetic, comparison, selection, moves, conversions (Arm ARM C4.1.96, "Floating-point ...").
+// Scalar floating point: arithmetic, comparison, selection, moves, conversions (DDI 0487 C4.1.96, "Floating-point ...").
 // Half precision has conversions only; FEAT_FP16 is not modelled, so its encodings are UNDEFINED.
 
 import type { Slot } from '../../ir/builder.js'

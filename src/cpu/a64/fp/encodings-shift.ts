@@ -1,4 +1,4 @@
-// Advanced SIMD shifts by an immediate, vector and scalar (Arm ARM C4.1.96). The amount is encoded as immh:immb, whose
+// Advanced SIMD shifts by an immediate, vector and scalar (DDI 0487 C4.1.96). The amount is encoded as immh:immb, whose
 // leading one tells the element size; lanes are shifted by a register full of that amount, negative for right.
 
 import type { Emitter } from '../emitter.js'

@@ -1,5 +1,5 @@
 // Advanced SIMD floating point, vector and scalar forms: three-same, by element, two-register miscellaneous, across
-// lanes, pairs, conversions (Arm ARM C4.1.96). FEAT_FP16 is not modelled: lanes are singles and doubles.
+// lanes, pairs, conversions (DDI 0487 C4.1.96). FEAT_FP16 is not modelled: lanes are singles and doubles.
 
 import type { Emitter } from '../emitter.js'
 import type { Encoding } from '../encodings.js'

@@ -1,4 +1,4 @@
-// Addition to square root and fused multiply-add, minimum and maximum, as the Arm ARM's shared functions define them
+// Addition to square root and fused multiply-add, minimum and maximum, as the shared functions of DDI 0487 J1.3 define them
 // (FPAdd, FPMul, FPDiv, FPSqrt, FPMulAdd, FPMax, ...). Exact arithmetic first, one rounding last.
 
 import {

@@ -1,4 +1,4 @@
-// The binary formats of A64 floating point and what FPCR and FPSR say about them (Arm ARM A1.4, C5.2.7, C5.2.8).
+// The binary formats of A64 floating point and what FPCR and FPSR say about them (DDI 0487 A1.4, C5.2.7, C5.2.8).
 // A value is its bit pattern in a bigint here and in the other float-*.ts; float-fast.ts has the same on host doubles.
 
 /** One binary interchange format. */
@@ -38,7 +38,7 @@ export const HALF = format(16, 10)
 export const SINGLE = format(32, 23)
 export const DOUBLE = format(64, 52)
 
-/** Bits of FPCR that ARMv8.0 has; the others are RES0 (Arm ARM C5.2.7). */
+/** Bits of FPCR that ARMv8.0 has; the others are RES0 (DDI 0487 C5.2.7). */
 // biome-ignore format: table
 export const FPCR = {
   AHP: 1 << 26,    // half precision without infinities and NaNs
@@ -50,7 +50,7 @@ export const FPCR = {
 /** Every FPCR bit that software may set. */
 export const FPCR_WRITABLE = FPCR.AHP | FPCR.DN | FPCR.FZ | FPCR.RMODE
 
-/** Cumulative bits of FPSR (Arm ARM C5.2.8). */
+/** Cumulative bits of FPSR (DDI 0487 C5.2.8). */
 // biome-ignore format: table
 export const FPSR = {
   QC: 1 << 27,   // an integer operation saturated

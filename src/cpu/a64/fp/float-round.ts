@@ -1,4 +1,4 @@
-// Rounding an exact value into a format, with the exceptions that raises (Arm ARM, shared/functions/float/fpround).
+// Rounding an exact value into a format, with the exceptions that raises (DDI 0487 J1.3, shared/functions/float/fpround).
 // Tininess is found before rounding; under FPCR.FZ a tiny single or double becomes zero and only UFC is raised.
 
 import {

@@ -1,5 +1,5 @@
 // What the integer instructions of Advanced SIMD do in one lane, by mnemonic without the S or U that says how lanes
-// are read (Arm ARM C7.2). A pair of functions each: on numbers for lanes up to 32 bits, on bigints for the rest.
+// are read (DDI 0487 C7.2). A pair of functions each: on numbers for lanes up to 32 bits, on bigints for the rest.
 
 import {
   type LaneOp,
