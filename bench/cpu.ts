@@ -5,7 +5,7 @@ import { resolve } from 'node:path'
 import { DEFAULT_MACHINE } from '../src/cli/machine-file.js'
 import { createMachine } from '../src/machine.js'
 import { Vmm } from '../src/vmm/vmm.js'
-import type { Row } from './harness.js'
+import { plainMips, type Row } from './harness.js'
 
 const nowNs = () => Number(process.hrtime.bigint())
 
@@ -29,16 +29,6 @@ function once(image: Uint8Array): { instructions: number; ns: number } {
     throw new Error(`guest ended with ${JSON.stringify(end)}`)
   vmm.close()
   return { instructions: machine.clock.now, ns }
-}
-
-/** A dependent multiply-add loop in JavaScript doubles: what one plain operation costs here. */
-function plainMips(): number {
-  const n = 2e7
-  const start = nowNs()
-  let v = 1
-  for (let i = 0; i < n; i++) v = (v * 5 + i) | 0
-  const ns = nowNs() - start + (v === 42 ? 1 : 0)
-  return (n * 1000) / ns
 }
 
 export function cpuRows(): Row[] {

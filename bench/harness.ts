@@ -121,3 +121,13 @@ function row(
 ): Row {
   return { id: spec.id, what: spec.what, target: spec.target, ...rest }
 }
+
+/** A dependent multiply-add loop in JavaScript doubles: what one plain operation costs here. */
+export function plainMips(): number {
+  const n = 2e7
+  const start = nowNs()
+  let v = 1
+  for (let i = 0; i < n; i++) v = (v * 5 + i) | 0
+  const ns = nowNs() - start + (v === 42 ? 1 : 0)
+  return (n * 1000) / ns
+}

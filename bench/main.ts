@@ -2,6 +2,7 @@
 
 import { writeFileSync } from 'node:fs'
 import { cpuRows } from './cpu.js'
+import { cpuA64Rows } from './cpu-a64.js'
 import { dmaRows } from './dma.js'
 import type { Row } from './harness.js'
 import { invalidateRows } from './invalidate.js'
@@ -27,6 +28,7 @@ const groups: Readonly<Record<string, () => Iterable<Row>>> = {
   scopes: scopeRows,
   memory: memoryRows,
   cpu: cpuRows,
+  'cpu-a64': cpuA64Rows,
 }
 
 function figure(v: number, unit: string): string {
