@@ -1,5 +1,5 @@
 // Exclusives, load-acquire and store-release, compare and swap, and the atomic memory operations of FEAT_LSE
-// (DDI 0487, C4.1.88), as operations. One thread runs the machine, so a load and the store after it are atomic.
+// (DDI 0487, C6.2), as operations. One thread runs the machine, so a load and the store after it are atomic.
 
 import type { Slot, Width } from '../ir/builder.js'
 import type { Emitter } from './emitter.js'

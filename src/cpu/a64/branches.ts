@@ -1,4 +1,4 @@
-// Branches, exception generation and system instructions (DDI 0487, C4.1.87), as operations. What system registers
+// Branches, exception generation and system instructions (DDI 0487, C6.2), as operations. What system registers
 // and exceptions do is behind the system port.
 
 import { clearMonitor } from './atomics.js'

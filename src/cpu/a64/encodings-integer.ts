@@ -1,4 +1,4 @@
-// Encodings of data processing, immediate and register (DDI 0487, C4.1.86 and C4.1.89).
+// Encodings of data processing, immediate and register (DDI 0487, C4.1).
 
 import { type Encoding, row, signed } from './encodings.js'
 import * as integer from './integer.js'

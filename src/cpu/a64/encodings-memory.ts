@@ -1,4 +1,4 @@
-// Encodings of loads, stores and atomics of general registers (DDI 0487, C4.1.88).
+// Encodings of loads, stores and atomics of general registers (DDI 0487, C4.1).
 
 import * as atomics from './atomics.js'
 import { type Encoding, row, signed } from './encodings.js'

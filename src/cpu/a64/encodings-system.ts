@@ -1,4 +1,4 @@
-// Encodings of branches, exception generation and system instructions (DDI 0487, C4.1.87).
+// Encodings of branches, exception generation and system instructions (DDI 0487, C4.1).
 
 import * as branches from './branches.js'
 import { type Encoding, row, signed } from './encodings.js'

@@ -1,4 +1,4 @@
-// Data processing, immediate and register (DDI 0487, C4.1.86 and C4.1.89): what each instruction does, as operations.
+// Data processing, immediate and register (DDI 0487, C6.2): what each instruction does, as operations.
 
 import type { Slot } from '../ir/builder.js'
 import { type Emitter, type Width, widthOf } from './emitter.js'

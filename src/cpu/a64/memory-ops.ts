@@ -1,4 +1,4 @@
-// Loads and stores of general registers, except atomics (DDI 0487, C4.1.88): what each does, as operations.
+// Loads and stores of general registers, except atomics (DDI 0487, C6.2): what each does, as operations.
 
 import type { Width as AccessWidth, Slot } from '../ir/builder.js'
 import type { Emitter } from './emitter.js'
@@ -99,7 +99,7 @@ export function LDR_LITERAL(b: Emitter, f: { opc: number; Rt: number }, offset: 
   loadTo(b, f.Rt, f.opc === 1 ? 3 : 2, f.opc === 2 ? 2 : 1, address, ACCESS.READ)
 }
 
-/** LDP, STP, LDPSW, LDNP, STNP. Nothing is written before both elements are loaded; of equal targets the first stands. */
+/** LDP, STP, LDPSW, LDNP, STNP. Nothing is written before both elements are loaded; of equal targets the second stands. */
 export function LDP(
   b: Emitter,
   f: { opc: number; L: number; imm7: number; Rt2: number; Rn: number; Rt: number },
@@ -118,7 +118,7 @@ export function LDP(
     const x = b.load(w, address, ACCESS.READ)
     const y = b.load(w, second, ACCESS.READ)
     const move = f.opc === 1 ? 'i64.extends' : 'i64.mov'
-    if (f.Rt2 !== 31) b.emit(move, { d: f.Rt2, a: y })
     if (f.Rt !== 31) b.emit(move, { d: f.Rt, a: x })
+    if (f.Rt2 !== 31) b.emit(move, { d: f.Rt2, a: y })
   })
 }

@@ -1,4 +1,4 @@
-// The architectural state of an A64 processing element at EL0 and EL1 (DDI 0487, B1.2 and D1.3).
+// The architectural state of an A64 processing element at EL0 and EL1 (DDI 0487, B1.2 and D1).
 // Everything instructions compute with lives in one buffer of 64-bit slots, which generated code can share; the rest of
 // PSTATE is plain fields. System registers are in system-registers.ts, what faults mean in exceptions.ts.
 
@@ -37,7 +37,7 @@ export const FLAG = { V: 1 << 28, C: 1 << 29, Z: 1 << 30, N: 1 << 31 } as const
 /** Bits of `daif`, as the immediate of MSR DAIFSet has them (bits 9:6 of DAIF and SPSR, shifted down by 6). */
 export const DAIF = { F: 1, I: 2, A: 4, D: 8 } as const
 
-/** Exception classes, ESR_ELx.EC (DDI 0487, D24.2, "EC, bits [31:26]"). */
+/** Exception classes, ESR_ELx.EC (DDI 0487, "ESR_EL1"). */
 // biome-ignore format: table
 export const EC = {
   UNKNOWN: 0x00, WFX: 0x01, FP_ACCESS: 0x07, ILLEGAL_STATE: 0x0e, SVC: 0x15, HVC: 0x16, SMC: 0x17, SYSTEM: 0x18,
@@ -195,7 +195,7 @@ export class A64State implements IrContext {
     this.raise(EC.UNKNOWN, 0)
   }
 
-  /** Warm reset into EL1h with everything masked (DDI 0487, D1.10); general registers are zero. */
+  /** Warm reset into EL1h with everything masked (DDI 0487, D1, "Reset"); general registers are zero. */
   reset(): void {
     this.r64.fill(0n)
     this.#banked.fill(0n)
