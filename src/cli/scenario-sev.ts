@@ -11,6 +11,7 @@ import { type LaunchConfig, parseLaunchConfig } from '../vmm/sev/launch-config.j
 import { SevVmm } from '../vmm/sev/machine.js'
 import { infoSev } from '../vmm/sev/monitor.js'
 import { readImage } from './guest.js'
+import { nodeCrypto } from './node-crypto.js'
 import type { Scenario, ScenarioOptions } from './scenarios.js'
 
 const IMAGE = fileURLToPath(new URL('../../guests/built/sev-x86_64.elf', import.meta.url))
@@ -64,7 +65,7 @@ export const sevScenario: Scenario = {
 }
 
 function runLaunch(launch: Launch, image: Uint8Array, { tell, monitor }: ScenarioOptions): boolean {
-  const machine = createMachine({ sev: true, devices: [{ at: AT, model: dmaCopy }] })
+  const machine = createMachine({ sev: { crypto: nodeCrypto }, devices: [{ at: AT, model: dmaCopy }] })
   const config: LaunchConfig = parseLaunchConfig(launch.file, 'sev.conf')
   tell.section(launch.heading, LEGEND)
   const stop = narrate(machine, tell)
