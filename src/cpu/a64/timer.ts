@@ -1,5 +1,5 @@
 // The generic timer of one processor (DDI 0487 chapter D12): the physical and the virtual counter, a timer on each, on
-// the machine's clock. A tick is a nanosecond. No event stream, no timer of EL2; who may access what is traps.ts.
+// the machine's clock. A tick is a nanosecond. No event stream, no timer of EL2; CNTKCTL_EL1 and who may access what is traps.ts.
 
 import type { Timer, VirtualClock } from '../../base/clock.js'
 import type { SystemRegister } from '../gic/system-registers.js'
@@ -16,21 +16,11 @@ const CTL_ENABLE = 1
 const CTL_IMASK = 2
 const CTL_ISTATUS = 4
 
-/** CNTKCTL_EL1: which accesses from EL0 are allowed. The event stream's bits are stored. */
-export const CNTKCTL = {
-  EL0PCTEN: 1 << 0,
-  EL0VCTEN: 1 << 1,
-  EL0VTEN: 1 << 8,
-  EL0PTEN: 1 << 9,
-} as const
-const CNTKCTL_BITS = 0x3ffn
-
 // biome-ignore format: table
 export const CNT = {
   FRQ:    systemKey(3, 3, 14, 0, 0),
   PCT:    systemKey(3, 3, 14, 0, 1),
   VCT:    systemKey(3, 3, 14, 0, 2),
-  KCTL:   systemKey(3, 0, 14, 1, 0),
   P_TVAL: systemKey(3, 3, 14, 2, 0),
   P_CTL:  systemKey(3, 3, 14, 2, 1),
   P_CVAL: systemKey(3, 3, 14, 2, 2),
@@ -152,8 +142,6 @@ export class GenericTimer {
   readonly virtual: CounterTimer
   /** System registers by key; the frequency takes no writes at EL1. */
   readonly registers: ReadonlyMap<number, SystemRegister>
-  /** CNTKCTL_EL1. */
-  kernelControl = 0
 
   constructor(around: TimerSurroundings) {
     this.physical = new CounterTimer(30, around)
@@ -163,15 +151,6 @@ export class GenericTimer {
       [CNT.FRQ, { read: () => BigInt(COUNTER_HZ) }],
       [CNT.PCT, { read: () => physical.count }],
       [CNT.VCT, { read: () => virtual.count }],
-      [
-        CNT.KCTL,
-        {
-          read: () => BigInt(this.kernelControl),
-          write: v => {
-            this.kernelControl = Number(v & CNTKCTL_BITS)
-          },
-        },
-      ],
       [CNT.P_TVAL, leftOf(physical)],
       [CNT.P_CTL, controlOf(physical)],
       [CNT.P_CVAL, compareOf(physical)],
@@ -188,9 +167,7 @@ export class GenericTimer {
   }
 
   save(): readonly bigint[] {
-    return [this.physical, this.virtual]
-      .flatMap(t => [t.count, t.compare, BigInt(t.control)])
-      .concat(BigInt(this.kernelControl))
+    return [this.physical, this.virtual].flatMap(t => [t.count, t.compare, BigInt(t.control)])
   }
 
   /** Takes back what `save` gave; counters go on from where they were. */
@@ -201,7 +178,6 @@ export class GenericTimer {
       timer.compare = saved[3 * i + 1]!
       timer.control = Number(saved[3 * i + 2]!)
     }
-    this.kernelControl = Number(saved[6]!)
   }
 }
 

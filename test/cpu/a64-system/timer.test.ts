@@ -87,12 +87,6 @@ it('CNTFRQ_EL0 and the counters take no writes', () => {
     expect(unit.registers.get(CNT[name])!.write).toBeUndefined()
 })
 
-it('CNTKCTL_EL1 keeps its ten bits', () => {
-  const { read, write } = timer()
-  write('KCTL', ~0n & 0xffff_ffff_ffff_ffffn)
-  expect(read('KCTL')).toBe(0x3ffn)
-})
-
 it('a saved timer goes on where it was, on another clock', () => {
   const from = timer()
   from.clock.advance(1000)

@@ -5,7 +5,7 @@ import { A64Core } from '../../a64/core.js'
 import { mpidr } from '../../a64/id-registers.js'
 import { type A64State, EC } from '../../a64/registers.js'
 import { keyOf, type SystemRegisterName } from '../../a64/system-register-table.js'
-import { CNT, GenericTimer } from '../../a64/timer.js'
+import { GenericTimer } from '../../a64/timer.js'
 import type { AccessRecord } from '../../accesses.js'
 import type { GicProcessor } from '../../gic/gic.js'
 import type { Runnable } from '../run.js'
@@ -67,9 +67,7 @@ export class Arm64Processor implements Runnable, PsciCpu {
       now: () => this.now(),
       line: (intid, level) => vm.vgic.gic?.setPpi(this.index, intid, level),
     })
-    // CNTKCTL_EL1 is the core's own: it decides what EL0 may read.
-    for (const [key, register] of this.timer.registers)
-      if (key !== CNT.KCTL) this.core.registers.provide(key, register)
+    for (const [key, register] of this.timer.registers) this.core.registers.provide(key, register)
   }
 
   // ---- state ----
