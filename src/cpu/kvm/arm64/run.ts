@@ -14,6 +14,9 @@ const PSCI_RESET2 = 1n
 /** EC of a watchpoint from a lower exception level, as ESR_EL2 has it. */
 const WATCHPOINT_LOWER = 0x34
 
+/** The exit of a software step after an instruction that was no load-exclusive. */
+const STEPPED = { kind: 'debug', vector: 0x32, syndrome: 0xcb00_0022 } as const
+
 /** Runs one arm64 processor on behalf of KVM_RUN. */
 export class Arm64RunLoop extends RunLoop<Arm64Processor> {
   readonly #run: StructValue<(typeof uapi.kvm_run)['members']>
@@ -51,7 +54,7 @@ export class Arm64RunLoop extends RunLoop<Arm64Processor> {
       case 'mmio':
         return this.mmio(exit)
       case 'hypercall':
-        return this.#call()
+        return this.#call() || this.#stepped()
       case 'debug':
         return this.#debug(exit)
       default:
@@ -107,6 +110,12 @@ export class Arm64RunLoop extends RunLoop<Arm64Processor> {
     if (syndrome >>> 26 === WATCHPOINT_LOWER) arch.far = far
     this.#run.flags = uapi.KVM_DEBUG_ARCH_HSR_HIGH_VALID
     return this.exit(uapi.KVM_EXIT_DEBUG, 'DEBUG')
+  }
+
+  // A call is one instruction to an owner that steps.
+  #stepped(): boolean {
+    const { core } = this.processor
+    return core.debug.hostSteps && this.#debug({ ...STEPPED, address: core.state.pc })
   }
 
   get #timerLevels(): bigint {
