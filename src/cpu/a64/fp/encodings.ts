@@ -7,12 +7,14 @@ import { SIMD_MEMORY } from './encodings-memory.js'
 import { SIMD_MISC } from './encodings-misc.js'
 import { FP_SCALAR } from './encodings-scalar.js'
 import { SIMD_SHIFT } from './encodings-shift.js'
+import { SIMD_STRUCTURES } from './encodings-structures.js'
 import { SIMD_FLOAT } from './encodings-vector-float.js'
 
 /** Floating point and Advanced SIMD of Armv8.0-A, without the cryptographic instructions and FEAT_FP16. */
 export const FP_ENCODINGS: readonly Encoding[] = [
   ...FP_SCALAR,
   ...SIMD_MEMORY,
+  ...SIMD_STRUCTURES,
   ...SIMD_INTEGER,
   ...SIMD_MISC,
   ...SIMD_SHIFT,

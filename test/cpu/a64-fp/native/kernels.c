@@ -70,7 +70,7 @@ static void __attribute__((noinline)) move(u8 *to, const u8 *from, u64 n) {
 }
 static u64 strings(void) {
   u64 h = 0;
-  for (int k = 0; k < 40; k++) {
+  for (int k = 0; k < 12; k++) {
     u64 start = random() % 100, n = random() % 1500;
     for (u64 i = 0; i < n; i++) text[start + i] = 1 + random() % 255;
     text[start + n] = 0;
@@ -130,8 +130,8 @@ static u64 saturate(void) {
 // Mandelbrot iterations in singles, four points at a time.
 static u64 mandelbrot(void) {
   u64 h = 0;
-  for (int y = 0; y < 12; y++)
-    for (int x = 0; x < 12; x += 4) {
+  for (int y = 0; y < 8; y++)
+    for (int x = 0; x < 8; x += 4) {
       float32x4_t cr = { x, x + 1, x + 2, x + 3 }, ci = vdupq_n_f32(y / 6.0f - 1);
       cr = vsubq_f32(vdivq_f32(cr, vdupq_n_f32(5)), vdupq_n_f32(1.75f));
       float32x4_t zr = vdupq_n_f32(0), zi = zr; uint32x4_t count = vdupq_n_u32(0);
