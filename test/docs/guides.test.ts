@@ -21,6 +21,7 @@ describe.each([
   'first-passthrough',
   'writing-a-device',
   'pasid',
+  'sva-on-smmuv3',
   'reading-a-fault',
   'record-replay',
 ])('guide %s', name => {
