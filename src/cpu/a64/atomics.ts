@@ -51,8 +51,8 @@ export function EXCLUSIVE(b: Emitter, f: Exclusive, pair: boolean): void {
   if (f.L) {
     const [x, y] = loadElements(b, f.size, pair, address, ACCESS.READ | bits)
     b.call(armMonitor, { a: address, imm: bytes })
-    if (pair) b.setX(8, f.Rt2, y)
     b.setX(8, f.Rt, x)
+    if (pair) b.setX(8, f.Rt2, y)
     return
   }
   const passes = b.temp()

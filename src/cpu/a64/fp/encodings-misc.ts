@@ -49,7 +49,8 @@ for (const [name, u, opcode, lane, sizes, scalars] of LANEWISE) {
   const title = compares ? `${name} (zero` : `${name} (`
   const mnemonic = name.toLowerCase()
   const end = compares ? ', #0' : ''
-  const only = !scalars && !compares
+  // CLS and CLZ are also instructions of general registers.
+  const only = name === 'CNT'
   rows.push(
     fpRow<keyof Two>(
       only ? name : compares ? `${title}, vector)` : `${title}vector)`,
