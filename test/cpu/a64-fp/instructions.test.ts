@@ -55,49 +55,47 @@ function text(m: FlatMachine, data?: FlatRegion): string {
   return parts.map(p => Buffer.from(p).toString('latin1')).join()
 }
 
+/** How the instruction ended: the class of its exception, or nothing. */
+const ending = (m: FlatMachine): number | undefined =>
+  m.state.abort === ABORT.EXCEPTION ? m.state.ec : undefined
+
 it(`traps each of ${FP_ENCODINGS.length} rows before anything changes when floating point is disabled`, () => {
   const random = xorshift(SEED)
-  for (const e of FP_ENCODINGS) {
+  const wrong = FP_ENCODINGS.filter(e => {
     const { m, data } = machineWith(DATA + 512)
     m.system.checkFp = () => m.state.raise(EC.FP_ACCESS, 0x1e0_0000)
     const before = text(m, data)
     run(m, e, drawFields(e, random))
-    expect({ name: e.name, abort: m.state.abort, ec: m.state.ec }).toEqual({
-      name: e.name,
-      abort: ABORT.EXCEPTION,
-      ec: EC.FP_ACCESS,
-    })
-    expect(text(m, data) === before, e.name).toBe(true)
-  }
+    return ending(m) !== EC.FP_ACCESS || text(m, data) !== before
+  })
+  expect(wrong.map(e => e.name)).toEqual([])
 })
 
 const accesses = FP_ENCODINGS.filter(e => e.memory)
 
 it(`leaves all registers when one of ${accesses.length} kinds of access faults in its last byte`, () => {
   const random = xorshift(SEED)
+  const wrong: string[] = []
   for (const e of accesses)
-    for (let i = 0; i < 20; i++) {
+    for (let i = 0; i < 10; i++) {
       const fields = drawFields(e, random)
       const use = e.memory!(fields)
       if (use.index) continue
       const { m } = machineWith(DATA + SIZE + 1 - use.bytes - use.displacement)
       const before = text(m)
       run(m, e, fields)
-      expect({ name: e.name, abort: m.state.abort, ec: m.state.ec }).toEqual({
-        name: e.name,
-        abort: ABORT.EXCEPTION,
-        ec: EC.DATA_ABORT_LOWER,
-      })
-      expect(text(m) === before, e.name).toBe(true)
+      if (ending(m) !== EC.DATA_ABORT_LOWER || text(m) !== before) wrong.push(e.name)
     }
+  expect(wrong).toEqual([])
 })
 
 const arithmetic = FP_ENCODINGS.filter(e => !e.memory)
 
 it(`writes one vector register or none in each of ${arithmetic.length} rows`, () => {
   const random = xorshift(SEED)
+  const wrong: string[] = []
   for (const e of arithmetic)
-    for (let i = 0; i < 4; i++) {
+    for (let i = 0; i < 2; i++) {
       const fields = drawFields(e, random)
       // A literal just after the code that holds it.
       if ('imm19' in fields) fields['imm19'] = 16
@@ -105,15 +103,12 @@ it(`writes one vector register or none in each of ${arithmetic.length} rows`, ()
       m.state.pc = 0x1000n
       const before = m.state.r32.slice(2 * SLOT.V, 2 * SLOT.TEMP)
       run(m, e, fields)
-      expect(m.state.abort, e.name).toBe(ABORT.NONE)
+      const target = fields['Rd'] ?? fields['Rt'] ?? -1
       const after = m.state.r32.subarray(2 * SLOT.V, 2 * SLOT.TEMP)
-      const changed = new Set<number>()
-      after.forEach((v, k) => {
-        if (v !== before[k]) changed.add(k >> 2)
-      })
-      changed.delete(fields['Rd'] ?? fields['Rt'] ?? -1)
-      expect([...changed], e.name).toEqual([])
+      const beside = after.some((v, k) => v !== before[k] && k >> 2 !== target)
+      if (ending(m) !== undefined || beside) wrong.push(e.name)
     }
+  expect(wrong).toEqual([])
 })
 
 it('names every row once', () => {
