@@ -71,6 +71,8 @@ export interface MachineDescription {
   readonly profile?: VfioProfile
   /** What KVM's guests run on; 'x86-64' by default. */
   readonly cpu?: CpuArchitecture
+  /** Virtual time that a guest's instruction takes, ns; 1 by default, and with more a guest waits for fewer of them. */
+  readonly nsPerInstruction?: number
   /** Encrypted guests (SEV) on an x86-64 host: `true`, or what differs from the defaults. Absent: none. */
   readonly sev?: boolean | SevOptions
   /** Changes to the VT-d unit's capabilities. */
@@ -242,8 +244,10 @@ export function createMachine(
   })
   const cpu = description.cpu ?? 'x86-64'
   const sev = sevOf(description, { memory, clock, trace })
+  const { nsPerInstruction = 1 } = description
   registerKvm({
     kernel,
+    nsPerInstruction,
     clock,
     trace,
     cpu,

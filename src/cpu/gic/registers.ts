@@ -122,7 +122,8 @@ const table = (type: number) => ({
   PAGESIZE: bits(9, 8, 'rw', '0 4 KB, 1 16 KB, 2 64 KB'),
   SIZE: bits(7, 0, 'rw', 'pages less one'),
 })
-const TABLE_RESET = (type: bigint) => (type << 56n) | (7n << 48n)
+/** 64 KB pages until software says otherwise: the size that KVM's ITS has. */
+const TABLE_RESET = (type: bigint) => (type << 56n) | (7n << 48n) | 0x200n
 
 /** ITS, control frame; the translation frame is a doorbell of devices' and reads zero. */
 // biome-ignore format: table

@@ -238,8 +238,8 @@ describe('registers of an ITS (12.19)', () => {
   it.each([
     ['CTLR: quiescent', 0x0, 4, 0x8000_0000n],
     ['TYPER: 16-bit ids, 8-byte entries, processor numbers', 0x8, 8, 0x1_ef71n],
-    ['BASER0: devices', 0x100, 8, 0x0107_0000_0000_0000n],
-    ['BASER1: collections', 0x108, 8, 0x0407_0000_0000_0000n],
+    ['BASER0: devices', 0x100, 8, 0x0107_0000_0000_0200n],
+    ['BASER1: collections', 0x108, 8, 0x0407_0000_0000_0200n],
     ['BASER2: none', 0x110, 8, 0n],
     ['TRANSLATER', 0x1_0040, 4, 0n],
   ] as const)('%s', (_, offset, size, value) => {
