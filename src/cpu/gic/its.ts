@@ -266,11 +266,7 @@ export class Its implements MmioTarget {
     const from = this.#redistributors[this.#command.RDBASE]
     const to = this.#redistributors[this.#command.RDBASE2]
     if (from === undefined || to === undefined) return 'no such processor'
-    if (from === to) return undefined
-    for (const intid of from.lpis.save()) {
-      from.lpis.clear(intid)
-      to.lpis.set(intid)
-    }
+    if (from !== to) to.lpis.takeAll(from.lpis)
     return undefined
   }
 

@@ -2,7 +2,7 @@
 // are off, and configurations, cached from the guest's table until an invalidation. LPIs are edges of group 1 and have no active state.
 
 import type { AddressSpace } from '../../mem/address-space.js'
-import { FIRST_LPI, IDLE_PRIORITY, INTID_BITS, PRIORITY_MASK } from './registers.js'
+import { FIRST_LPI, IDLE_PRIORITY, INTID_BITS, PRIORITY_BITS } from './registers.js'
 
 const ENABLED = 1
 const TABLE_BYTES = 2 ** INTID_BITS / 8
@@ -16,18 +16,23 @@ export interface LpiTables {
   readonly end: number
 }
 
+/** Priorities there are. */
+const LEVELS = 2 ** PRIORITY_BITS
+
 /** The LPIs that a redistributor has. */
 export class Lpis {
   readonly #memory: AddressSpace
   readonly #changed: () => void
-  readonly #pending = new Set<number>()
+  #pending = new Set<number>()
   readonly #configuration = new Map<number, number>()
+  /** Enabled pending ones by priority, in the order they came; and which of these sets are not empty. */
+  readonly #levels = Array.from({ length: LEVELS }, () => new Set<number>())
+  #occupied = 0
+  /** The sets have to be made anew. */
+  #stale = false
   readonly #byte = new Uint8Array(1)
   /** Undefined while LPIs are disabled. */
   #tables: LpiTables | undefined
-  #stale = false
-  #best = -1
-  #bestPriority = IDLE_PRIORITY
 
   constructor(memory: AddressSpace, changed: () => void) {
     this.#memory = memory
@@ -46,7 +51,6 @@ export class Lpis {
   /** Enables LPIs; the pending table is read unless `empty`. */
   enable(tables: LpiTables, empty: boolean): void {
     this.#tables = tables
-    this.#configuration.clear()
     if (!empty) {
       const table = this.#pendingTable(tables)
       for (let byte = SKIPPED_BYTES; byte < tables.end / 8; byte++)
@@ -59,11 +63,6 @@ export class Lpis {
   /** Disables LPIs; what is pending goes to the table. */
   disable(): void {
     this.writePendingTable()
-    this.forget()
-  }
-
-  /** Disables LPIs as a reset does: the table is left as it is. */
-  forget(): void {
     this.#tables = undefined
     this.#pending.clear()
     this.#again()
@@ -85,7 +84,7 @@ export class Lpis {
     if (this.#tables === undefined || intid < FIRST_LPI || intid >= this.#tables.end) return false
     if (this.#pending.has(intid)) return true
     this.#pending.add(intid)
-    if (!this.#stale) this.#consider(intid)
+    if (!this.#stale) this.#place(intid)
     this.#changed()
     return true
   }
@@ -93,26 +92,50 @@ export class Lpis {
   /** Makes an LPI not pending; whether it was. */
   clear(intid: number): boolean {
     if (!this.#pending.delete(intid)) return false
-    if (intid === this.#best) this.#again()
+    if (!this.#stale) this.#displace(intid)
+    this.#changed()
     return true
+  }
+
+  /** Takes over all that is pending of another; what these tables do not hold is lost. */
+  takeAll(other: Lpis): void {
+    const taken = other.#pending
+    if (this.#tables !== undefined) {
+      // The larger set stays as it is, so that moving all to and fro costs nothing.
+      const [large, small] =
+        taken.size > this.#pending.size ? [taken, this.#pending] : [this.#pending, taken]
+      for (const intid of small) large.add(intid)
+      this.#pending = large
+    }
+    other.#pending = new Set()
+    this.#again()
+    other.#again()
   }
 
   /** Forgets a configuration, or all. */
   invalidate(intid?: number): void {
-    if (intid === undefined) this.#configuration.clear()
-    else this.#configuration.delete(intid)
-    this.#again()
+    if (intid === undefined) {
+      this.#again()
+      return
+    }
+    const placed = !this.#stale && this.#pending.has(intid)
+    if (placed) this.#displace(intid)
+    this.#configuration.delete(intid)
+    if (placed) this.#place(intid)
+    this.#changed()
   }
 
-  /** The enabled pending LPI of the highest priority, or -1. */
+  /** An enabled pending LPI of the highest priority, or -1. */
   get best(): number {
-    this.#choose()
-    return this.#best
+    this.#sort()
+    if (this.#occupied === 0) return -1
+    for (const intid of this.#levels[lowest(this.#occupied)]!) return intid
+    return -1
   }
 
   get bestPriority(): number {
-    this.#choose()
-    return this.#bestPriority
+    this.#sort()
+    return this.#occupied === 0 ? IDLE_PRIORITY : lowest(this.#occupied) << (8 - PRIORITY_BITS)
   }
 
   save(): readonly number[] {
@@ -122,9 +145,7 @@ export class Lpis {
   /** Takes pending LPIs back; `tables` as registers name them, undefined while LPIs are off. */
   restore(saved: readonly number[], tables: LpiTables | undefined): void {
     this.#tables = tables
-    this.#configuration.clear()
-    this.#pending.clear()
-    for (const intid of saved) this.#pending.add(intid)
+    this.#pending = new Set(saved)
     this.#again()
   }
 
@@ -134,27 +155,37 @@ export class Lpis {
     return table
   }
 
+  // Nothing that is known of configurations holds any more.
   #again(): void {
     this.#stale = true
     this.#changed()
   }
 
-  #choose(): void {
+  #sort(): void {
     if (!this.#stale) return
     this.#stale = false
-    this.#best = -1
-    this.#bestPriority = IDLE_PRIORITY
-    for (const intid of this.#pending) this.#consider(intid)
+    this.#configuration.clear()
+    for (const level of this.#levels) level.clear()
+    this.#occupied = 0
+    const end = this.#tables?.end ?? 0
+    for (const intid of this.#pending)
+      if (intid < end) this.#place(intid)
+      else this.#pending.delete(intid)
   }
 
-  #consider(intid: number): void {
+  #place(intid: number): void {
     const configuration = this.#configurationOf(intid)
     if ((configuration & ENABLED) === 0) return
-    const priority = configuration & PRIORITY_MASK
-    const same = priority === this.#bestPriority && intid < this.#best
-    if (priority >= this.#bestPriority && !same) return
-    this.#best = intid
-    this.#bestPriority = priority
+    const level = configuration >> (8 - PRIORITY_BITS)
+    this.#levels[level]!.add(intid)
+    this.#occupied |= 1 << level
+  }
+
+  #displace(intid: number): void {
+    const level = this.#configurationOf(intid) >> (8 - PRIORITY_BITS)
+    const set = this.#levels[level]!
+    set.delete(intid)
+    if (set.size === 0) this.#occupied &= ~(1 << level)
   }
 
   // A byte without a home is that of a disabled LPI.
@@ -168,3 +199,6 @@ export class Lpis {
     return configuration
   }
 }
+
+/** Index of the lowest bit that is set. */
+const lowest = (bits: number): number => 31 - Math.clz32(bits & -bits)

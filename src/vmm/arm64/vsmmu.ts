@@ -69,7 +69,7 @@ export class VirtualSmmu {
   readonly #memory: AddressSpace
   readonly #streams = new Map<number, Known>()
   /** Records of stalls that found the event queue full: they are never lost (IHI 0070 3.12.2). */
-  #waiting: Uint8Array[] = []
+  #waiting: { readonly stream: number; readonly tag: number; readonly record: Uint8Array }[] = []
   readonly #tablePoint
   readonly #invalidatePoint
   readonly #stallPoint
@@ -146,7 +146,7 @@ export class VirtualSmmu {
     known.stalls.set(tag, pasid)
     if (this.#stallPoint.on)
       this.#stallPoint.emit({ stream, pasid, tag, address: join(hi, lo), write })
-    this.#waiting.push(stallRecord(request))
+    this.#waiting.push({ stream, tag, record: stallRecord(request) })
     this.#flush()
     return true
   }
@@ -162,7 +162,11 @@ export class VirtualSmmu {
 
   // Stalls go in as far as there is room; the rest follows when the guest has taken some.
   #flush(): void {
-    while (this.#waiting.length > 0 && this.#hasRoom() && this.#unit.injectEvent(this.#waiting[0]!))
+    while (
+      this.#waiting.length > 0 &&
+      this.#hasRoom() &&
+      this.#unit.injectEvent(this.#waiting[0]!.record)
+    )
       this.#waiting.shift()
     this.#clock.settle()
   }
@@ -282,6 +286,8 @@ export class VirtualSmmu {
     const pasid = known?.stalls.get(tag)
     if (known === undefined || pasid === undefined) return
     known.stalls.delete(tag)
+    // One that was answered unseen is told no more.
+    this.#waiting = this.#waiting.filter(w => w.stream !== stream || w.tag !== tag)
     if (this.#resumePoint.on) this.#resumePoint.emit({ stream, tag, retry })
     const code = retry ? RETRY : ABORT
     known.device.respond({ requester: stream, pasid, prgIndex: tag, code })

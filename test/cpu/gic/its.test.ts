@@ -127,6 +127,48 @@ describe('commands (5.3)', () => {
     expect(pending).toEqual([0, 3])
   })
 
+  it('MOVALL to and fro, a queue full of it over every LPI there is, costs a guest nothing of ours', () => {
+    const w = routed({ processors: 2 })
+    w.gic.its!.write(0, 4, 0n)
+    w.its64(0x80, VALID | BigInt(QUEUE) | 15n)
+    w.its64(0x88, 0n)
+    const { lpis } = w.gic.processors[0]!.redistributor
+    for (let intid = 8192; intid < 65536; intid++) lpis.set(intid)
+    for (let i = 0; i < 2047; i++) {
+      w.memory.store(QUEUE + i * 32, 8, 0x0en)
+      w.memory.store(QUEUE + i * 32 + 16, 8, BigInt(i & 1) << 16n)
+      w.memory.store(QUEUE + i * 32 + 24, 8, BigInt(~i & 1) << 16n)
+    }
+    w.its64(0x88, 2047n * 32n)
+    w.gic.its!.write(0, 4, 1n)
+    const pending = w.gic.processors.map(p => p.redistributor.lpis.pending.size)
+    expect([pending, w.gic.its!.refused]).toEqual([[0, 57_344], 0])
+    expect(w.inputs(1)).toBe('irq')
+  })
+
+  it('of pending LPIs the highest priority is taken first, as their configurations now say', () => {
+    const w = routed()
+    const configure = (intid: number, value: number) => {
+      w.memory.write(PROPERTIES + intid - 8192, Uint8Array.of(value))
+      w.gic.processors[0]!.redistributor.write(0xa0, 8, BigInt(intid))
+    }
+    for (const event of [0, 1, 2, 3]) w.gic.its!.translate(0x108, event)
+    const order: number[] = []
+    configure(8194, 0x41)
+    configure(8193, 0xfd)
+    configure(8192, 0x20)
+    for (let i = 0; i < 4; i++) {
+      const intid = w.icc('IAR1')
+      order.push(intid)
+      if (intid !== 1023) w.setIcc('EOIR1', intid)
+    }
+    // 8193 has the lowest priority, which the mask of 0xf8 keeps out; 8192 is disabled.
+    expect(order).toEqual([8194, 8195, 1023, 1023])
+    configure(8193, 0xf5)
+    configure(8192, 0xa1)
+    expect([w.icc('IAR1'), w.icc('HPPIR1')]).toEqual([8192, 8193])
+  })
+
   it('DISCARD takes the mapping and the pending state away; MAPD without V the device', () => {
     const w = routed()
     w.command('INT', w.device(0x108), 1n)

@@ -285,6 +285,19 @@ describe('stalls', () => {
     w.end()
   })
 
+  it('that are answered unseen are told no more', () => {
+    const w = world()
+    w.entry()
+    w.enable()
+    for (let tag = 0; tag < 6; tag++) w.smmu.stall(request({ prgIndex: tag }))
+    w.command((BigInt(STREAM) << 32n) | 0x44n | (1n << 12n), 4n)
+    expect(w.answers.map(a => a.prgIndex)).toEqual([4])
+    w.set(EVENTQ_CONS, 4)
+    const tags = [0, 1].map(i => Number(w.memory.load(EVENTS + i * 32 + 8, 2)))
+    expect([w.smmu.read(EVENTQ_PROD, 4), tags]).toEqual([5n, [5, 1]])
+    w.end()
+  })
+
   it.each([
     ['the guest has no event queue', ON & ~4],
     ['its SMMU is off', ON & ~1],
