@@ -181,12 +181,13 @@ export class FlatMachine implements A64Machine {
   readonly #code: CodeCache
   readonly #region: FlatRegion
 
-  constructor(regions: readonly FlatRegion[]) {
+  /** `system` makes what system instructions ask. */
+  constructor(regions: readonly FlatRegion[], system = (s: A64State) => new UserSystem(s)) {
     const space = new AddressSpace()
     for (const r of regions) space.addRam(r.base, r.bytes)
     this.#region = regions[0]!
     this.memory = new FlatMemory(this.state, regions)
-    this.system = new UserSystem(this.state)
+    this.system = system(this.state)
     this.#code = new Cache(space)
     this.state.setMode(0, 0)
   }
