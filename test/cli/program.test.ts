@@ -69,6 +69,37 @@ describe('vfio-emu run', () => {
       end: { kind: 'exit', code: 0 },
     })
   })
+  it('runs the arm64 guest behind an SMMUv3, and both guests one after the other as npm start does', async () => {
+    const both = await cli('run', '--iommu', 'both')
+    expect(both.status).toBe(0)
+    for (const line of ['x86-64 guest behind VT-d', 'arm64 guest behind an SMMUv3'])
+      expect(both.stdout).toMatch(new RegExp(`^${line}$`, 'm'))
+    expect(both.stdout.match(/^verified by the guest, nothing leaked$/gm)).toHaveLength(2)
+    expect(both.stdout).toMatch(/02:00\.0 {2}PASID 5 .* ok, retried after the stall/)
+    expect(both.stdout).toMatch(/tables +2 of the guest's bound whole/)
+    const { scripts } = JSON.parse(
+      readFileSync(resolve(import.meta.dirname, '../../package.json'), 'utf8'),
+    )
+    expect(scripts.start).toMatch(/main\.js run --iommu both$/)
+  })
+  it('takes an SMMUv3 from a machine file, and records and replays it', async () => {
+    const machine = file(
+      'smmu.json',
+      JSON.stringify({
+        iommu: 'smmuv3',
+        ramMiB: 128,
+        devices: [
+          { at: '0000:01:00.0', model: 'sva-engine', stalls: true },
+          { at: '0000:02:00.0', model: 'sva-engine' },
+        ],
+      }),
+    )
+    const history = join(folder, 'smmu.history')
+    const run = await cli('run', '--machine', machine, '--record', history, '--detect-stale-use')
+    expect(run.status).toBe(0)
+    expect(run.stdout).toMatch(/stale uses +0$/m)
+    expect((await cli('replay', history)).status).toBe(0)
+  })
   it('writes a trace as NDJSON and in the format Perfetto opens', async () => {
     const [nd, chrome] = [join(folder, 't.ndjson'), join(folder, 't.json')]
     expect((await cli('run', '--trace', nd)).status).toBe(0)
@@ -102,6 +133,11 @@ describe('vfio-emu run', () => {
     ['a machine without devices', () => ['run', '--machine', file('none.json', '{"devices":[]}')], /at least one/],
     ['an unknown model',          () => ['run', '--machine', file('model.json', '{"devices":[{"at":"0000:01:00.0","model":"gpu"}]}')], /known are sva-engine/],
     ['a bad address',             () => ['run', '--machine', file('at.json', '{"devices":[{"at":"1.0","model":"dma-copy"}]}')], /0000:bb:00.f/],
+    ['an unknown IOMMU in a file', () => ['run', '--machine', file('amd.json', '{"iommu":"amd"}')], /"vt-d" and "smmuv3" are there/],
+    ['stalls behind VT-d',        () => ['run', '--machine', file('stall.json', '{"devices":[{"at":"0000:01:00.0","model":"dma-copy","stalls":true}]}')], /with an SMMUv3/],
+    ['an x86-64 guest on arm64',  () => ['run', '--iommu', 'smmuv3', '--guest', file('x86', guest)],  /machine 62 is not arm64/],
+    ['both with a file',          () => ['run', '--iommu', 'both', '--trace', join(folder, 't')],  /both goes with the default machines/],
+    ['a walk behind an SMMUv3',   () => ['walk', '--iova', '0', '--machine', file('w.json', '{"iommu":"smmuv3","devices":[{"at":"0000:01:00.0","model":"dma-copy"}]}')], /VT-d only/],
     ['an unknown key',            () => ['run', '--machine', file('key.json', '{"cpus":4}')],     /unknown key 'cpus'/],
     ['an unwritable trace',       () => ['run', '--trace', join(folder, 'no/such/dir')],          /cannot write trace/],
     ['an unknown structure',      () => ['abi', 'vfio_dma_map'],                                  /did you mean .*vfio_iommu_type1_dma_map/],
