@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { loadElf } from '../../src/vmm/elf.js'
+import { ARM64_IMAGE, loadElf } from '../../src/vmm/elf.js'
 
 /** A minimal executable: one segment of 8 file bytes and 16 memory bytes at 0x1000. */
 function tiny(change: (view: DataView) => void = () => {}): Uint8Array {
@@ -29,6 +29,26 @@ describe('loadElf', () => {
     expect([...ram.subarray(0xfff, 0x1011)]).toEqual([
       0xee, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0xee,
     ])
+  })
+
+  const arm64 = (at: bigint, machine = 183) =>
+    tiny(v => {
+      v.setUint16(18, machine, true)
+      v.setBigUint64(24, at + 4n, true)
+      v.setBigUint64(88, at, true)
+    })
+
+  it('takes an arm64 image for RAM from 1 GiB on', () => {
+    const ram = new Uint8Array(0x2000)
+    expect(loadElf(arm64(0x4000_1000n), ram, ARM64_IMAGE)).toBe(0x4000_1004n)
+    expect([...ram.subarray(0xfff, 0x1009)]).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 0])
+  })
+  it.each([
+    ['below RAM', arm64(0x3fff_fff8n), /does not fit/],
+    ['above it', arm64(0x4000_1ff8n), /does not fit/],
+    ['of another machine', arm64(0x4000_1000n, 62), /not arm64/],
+  ])('refuses an arm64 image %s', (_, image, message) => {
+    expect(() => loadElf(image, new Uint8Array(0x2000), ARM64_IMAGE)).toThrow(message)
   })
 
   // biome-ignore format: table
