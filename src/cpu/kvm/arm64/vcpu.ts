@@ -23,6 +23,8 @@ const DEBUG_CONTROLS =
   uapi.KVM_GUESTDBG_USE_SW_BP |
   uapi.KVM_GUESTDBG_USE_HW
 
+const tellBigints = (_: string, value: unknown) => (typeof value === 'bigint' ? `${value}` : value)
+
 /** The file behind an arm64 vCPU's descriptor. */
 export class Arm64Vcpu extends Vcpu {
   readonly processor: Arm64Processor
@@ -43,6 +45,12 @@ export class Arm64Vcpu extends Vcpu {
   get affinity(): number {
     const { affinity } = this.processor
     return Number(((affinity >> 32n) << 24n) | (affinity & 0xff_ffffn))
+  }
+
+  /** The core's whole state and the run page. */
+  digest(): Uint8Array {
+    const core = JSON.stringify(this.processor.core.save(), tellBigints)
+    return Uint8Array.from([...new TextEncoder().encode(core), ...this.page])
   }
 
   memoryChanged(): void {

@@ -45,6 +45,11 @@ export class Arm64Vm extends Vm<Arm64Vcpu> {
     return (((this.features ?? 0) >>> bit) & 1) === 1
   }
 
+  /** The interrupt controller's whole state. */
+  digest(): Uint8Array {
+    return new TextEncoder().encode(JSON.stringify(this.vgic.gic?.save() ?? null))
+  }
+
   override extension(n: number): number {
     return n === uapi.KVM_CAP_MSI_DEVID ? (this.vgic.hasIts ? 1 : 0) : super.extension(n)
   }
