@@ -54,6 +54,11 @@ export class PciServices {
     this.pasidBits = pasidBits(config, bdf)
   }
 
+  /** Whether the function has an ATS capability. */
+  get hasAts(): boolean {
+    return this.#ats !== 0
+  }
+
   /**
    * Switches services on in the order that keeps each defined: PASID before ATS (PCIe 7.8.9.3), page requests
    * after a reset of their state. `place` says whether prefixes reach the root.

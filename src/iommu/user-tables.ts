@@ -1,7 +1,7 @@
 /**
  * What iommufd asks of a driver beyond a container's domains: tables that user space composes itself, put under
  * functions or single PASIDs of them, replaced in place, nested, and asked what was written through them.
- * Refusals are ErrnoError. Next: vtd/driver-user.ts (VT-d), ../vfio/iommufd/hwpt.ts (who asks).
+ * Refusals are ErrnoError. Next: vtd/driver-user.ts, smmu/driver-user.ts, ../vfio/iommufd/hwpt.ts (who asks).
  */
 import type { Domain } from './domain.js'
 
@@ -32,8 +32,10 @@ export interface PagingTable extends IoTable, Domain {
   setDirtyTracking(on: boolean): void
   /** Tells what was written to in a range since the last time, clearing it unless `keep`. */
   readDirty(iovaPage: number, pages: number, keep: boolean, dirty: DirtyPages): void
-  /** A user's first-stage table over this one. EOPNOTSUPP: the unit nests nothing of this kind. */
-  nest(stage1: VtdStage1): NestedTable
+  /** A user's first-stage table over this one; absent where the unit nests nothing of this kind. */
+  nest?(stage1: VtdStage1): NestedTable
+  /** A virtual IOMMU over this one, which was made as a parent; absent where the unit has none. */
+  virtual?(): VirtualIommu
 }
 
 /** Called for each run of pages that was written to. */
@@ -50,16 +52,38 @@ export interface VtdStage1 {
 
 /** A user's table over a domain. */
 export interface NestedTable extends IoTable {
-  /** Drops what is cached of `pages` pages from `addr`, or of all of them; device caches too. */
-  invalidate(addr: bigint, pages: bigint, leaf: boolean): void
+  /** Drops what is cached of `pages` pages from `addr`, or of all of them; device caches too. Absent: a virtual IOMMU does. */
+  invalidate?(addr: bigint, pages: bigint, leaf: boolean): void
 }
+
+/** An SMMUv3 of a guest's: streams by the guest's numbers, its STEs over one domain, and its commands. */
+export interface VirtualIommu {
+  /** The first two words of a guest's STE. EIO: more than a guest may say. */
+  nest(ste: readonly [bigint, bigint]): NestedTable
+  /** Gives a function the guest's StreamID. */
+  link(virtualId: bigint, bdf: number): void
+  /** Takes it away. */
+  unlink(virtualId: bigint): void
+  /** Carries out a guest's command, as far as its own domain and functions go. EIO: no command of a guest's. */
+  execute(command: readonly [bigint, bigint]): void
+  /** Waits until what was executed is done. */
+  finish(): void
+}
+
+/** IOMMU_HW_INFO_TYPE_*, and what that type's structure tells. */
+export type HardwareRegisters =
+  | { readonly type: 1; readonly cap: bigint; readonly ecap: bigint }
+  | {
+      readonly type: 2
+      readonly idr: readonly number[]
+      readonly iidr: number
+      readonly aidr: number
+    }
 
 /** What a function and the unit above it can do together. */
 export interface HardwareInfo {
-  /** IOMMU_HW_INFO_TYPE_*, and that type's structure: VT-d's registers unmasked. */
-  readonly type: number
-  readonly cap: bigint
-  readonly ecap: bigint
+  /** The unit's registers, unmasked. */
+  readonly registers: HardwareRegisters
   /** Bits of PASIDs; 0 without. */
   readonly pasidBits: number
   /** The unit serves requests under PASIDs, of whatever device. */

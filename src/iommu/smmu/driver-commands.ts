@@ -108,10 +108,16 @@ export class SmmuCommands {
     else this.#range(CMD.TLBI_NH_VA, vmid, asid, page, count, granuleBits, leaf)
   }
 
-  /** What a device caches: 2^size pages at `addr`, under a PASID or without one. */
-  deviceTlb(device: SmmuDevice, pasid: number | undefined, addr: bigint, size: number): void {
+  /** What a device caches: 2^size pages at `addr`, under a PASID, under every one (`global`), or without one. */
+  deviceTlb(
+    device: SmmuDevice,
+    pasid: number | undefined,
+    addr: bigint,
+    size: number,
+    global = false,
+  ): void {
     split(addr)
-    this.#invalidateDevice(device, pasid, false, halves[1]!, halves[0]! >>> 12, size)
+    this.#invalidateDevice(device, pasid, global, halves[1]!, halves[0]! >>> 12, size)
   }
 
   /** 2^size pages from an aligned page, without PASID. */

@@ -5,14 +5,16 @@
  * driver-nesting.ts (a guest's stage 1 on top).
  */
 import { ErrnoError } from '../../base/errno.js'
-import { MESSAGE_BASE, MESSAGE_SIZE } from '../../pci/request.js'
-import { type Domain, IOMMU_WRITE, type IovaRange, type NestingInfo } from '../domain.js'
+import { MESSAGE_BASE, MESSAGE_SIZE, NO_PASID } from '../../pci/request.js'
+import { IOMMU_WRITE, type IovaRange, type NestingInfo } from '../domain.js'
 import type { IoasidSet } from '../ioasid-set.js'
 import type { StageTables } from '../stage-tables.js'
 import type { CacheInvalidate, GpasidBind } from '../uapi.js'
+import type { DirtyPages, PagingTable } from '../user-tables.js'
 import type { SmmuCommands } from './driver-commands.js'
 import type { SmmuDevice } from './driver-device.js'
 import { type NestingUnit, SmmuGuestTables } from './driver-nesting.js'
+import { type SmmuNested, SmmuVirtual } from './driver-virtual.js'
 
 /** Where interrupt messages go, as devices see it and as it is. */
 export const MESSAGE_PAGES: IovaRange = {
@@ -24,7 +26,11 @@ export const MESSAGE_PAGES: IovaRange = {
 export interface DomainUnit extends NestingUnit {
   readonly commands: SmmuCommands
   readonly nesting: NestingInfo | undefined
-  attach(domain: SmmuDomain, bdf: number): SmmuDevice
+  /** What is attached to any domain. */
+  device(bdf: number): SmmuDevice | undefined
+  attach(domain: SmmuDomain, bdf: number, nested: SmmuNested | undefined): SmmuDevice
+  /** Another domain, or another guest's STE, for a device. */
+  move(device: SmmuDevice, domain: SmmuDomain, nested: SmmuNested | undefined): void
   detach(device: SmmuDevice): void
   release(domain: SmmuDomain): void
 }
@@ -36,8 +42,13 @@ export interface MessageAddress {
 }
 
 /** One domain of one unit. */
-export class SmmuDomain implements Domain {
+export class SmmuDomain implements PagingTable {
   readonly nesting: boolean
+  takesFaults = false
+  readonly tracksDirty = false
+  readonly keepsDirty = false
+  /** Guests' STEs over it. */
+  nested = 0
   readonly coherent = true
   /** VMID of stage 2, ASID of stage 1. */
   readonly id: number
@@ -109,18 +120,59 @@ export class SmmuDomain implements Domain {
     return [MESSAGE_PAGES]
   }
 
-  attach(bdf: number): void {
-    const device = this.#unit.attach(this, bdf)
-    this.#devices.set(bdf, device)
-    if (device.atsOn) this.#ats++
+  attach(bdf: number, pasid = NO_PASID): void {
+    if (pasid !== NO_PASID) throw noPasids()
+    this.enter(bdf, undefined)
   }
 
-  detach(bdf: number): void {
+  replace(bdf: number, pasid = NO_PASID): void {
+    if (pasid !== NO_PASID) throw noPasids()
+    const device = this.#unit.device(bdf)
+    if (device === undefined) this.enter(bdf, undefined)
+    else this.take(device, undefined)
+  }
+
+  detach(bdf: number, pasid = NO_PASID): void {
     const device = this.#devices.get(bdf)
-    if (device === undefined) return
-    if (device.atsOn) this.#ats--
+    if (device === undefined || pasid !== NO_PASID) return
+    this.#leave(device)
     this.#unit.detach(device)
-    this.#devices.delete(bdf)
+  }
+
+  /** Attaches a function, behind a guest's STE if there is one. */
+  enter(bdf: number, nested: SmmuNested | undefined): void {
+    this.#join(this.#unit.attach(this, bdf, nested))
+  }
+
+  /** Takes a device from where it is. */
+  take(device: SmmuDevice, nested: SmmuNested | undefined): void {
+    device.domain.#leave(device)
+    this.#unit.move(device, this, nested)
+    this.#join(device)
+  }
+
+  setDirtyTracking(_on: boolean): void {
+    throw new ErrnoError('EOPNOTSUPP', 'the domain tracks no writes')
+  }
+
+  readDirty(_iovaPage: number, _pages: number, _keep: boolean, _dirty: DirtyPages): void {
+    throw new ErrnoError('EOPNOTSUPP', 'the domain tracks no writes')
+  }
+
+  virtual(): SmmuVirtual {
+    return new SmmuVirtual(this.#unit, this)
+  }
+
+  #join(device: SmmuDevice): void {
+    this.#devices.set(device.bdf, device)
+    if (device.atsOn) this.#ats++
+    device.nested?.joined(device)
+  }
+
+  #leave(device: SmmuDevice): void {
+    if (device.atsOn) this.#ats--
+    this.#devices.delete(device.bdf)
+    device.nested?.left(device)
   }
 
   map(iovaPage: number, hpaPage: number, pages: number, prot: number): void {
@@ -146,7 +198,7 @@ export class SmmuDomain implements Domain {
     else {
       commands.ipa(this.id, first, pages, leaf)
       // Nested translations are cached by the guest's addresses: only all of them cover a range.
-      if (this.guestTables.translates) commands.stage1(this.id)
+      if (this.#translated) commands.stage1(this.id)
     }
     if (this.#ats > 0) this.#flushDevices(commands, first, pages)
     commands.complete()
@@ -186,6 +238,7 @@ export class SmmuDomain implements Domain {
 
   free(): void {
     if (this.#devices.size > 0) throw new Error(`domain ${this.id} has devices attached`)
+    if (this.nested > 0) throw new Error(`domain ${this.id} has tables over it`)
     const { startPage, endPage } = MESSAGE_PAGES
     this.unmap(startPage, endPage - startPage + 1)
     this.flush()
@@ -198,11 +251,17 @@ export class SmmuDomain implements Domain {
     this.#unit.release(this)
   }
 
+  /** Whether a guest's table is in front of it for some device. */
+  get #translated(): boolean {
+    for (const device of this.#devices.values()) if (typeof device.stage === 'object') return true
+    return this.guestTables.translates
+  }
+
   #flushDevices(commands: SmmuCommands, first: number, pages: number): void {
     commands.fence()
     for (const device of this.#devices.values()) {
       if (!device.atsOn) continue
-      if (this.guestTables.translates) commands.deviceTlbAll(device)
+      if (typeof device.stage === 'object') commands.deviceTlbAll(device)
       else {
         const size = sizeOf(first, first + pages - 1)
         commands.deviceTlbPages(device, first - (first % 2 ** size), size)
@@ -210,6 +269,8 @@ export class SmmuDomain implements Domain {
     }
   }
 }
+
+const noPasids = () => new ErrnoError('EOPNOTSUPP', 'PASIDs below an SMMUv3 are a guest’s own')
 
 /** log2 of the smallest aligned block that holds both pages. */
 function sizeOf(first: number, last: number): number {

@@ -18,8 +18,7 @@ const USE_INCOMING = 1
 
 /** The STE of an attached device. */
 export function streamEntry(caps: SmmuCapabilities, device: SmmuDevice): StreamEntry {
-  const { domain } = device
-  const { stage } = domain.guestTables
+  const { domain, stage } = device
   const ste = STE.create({
     V: true,
     SHCFG: USE_INCOMING,
@@ -50,6 +49,9 @@ export function streamEntry(caps: SmmuCapabilities, device: SmmuDevice): StreamE
     ste.S1Fmt = stage.format
     ste.S1CDMax = stage.contextBits
     ste.S1DSS = stage.dss
+    if (stage.stallDisabled && stallsByChoice(caps)) ste.S1STALLD = true
+    // A guest must not fill the host's event queue.
+    ste.MEV = device.nested !== undefined
   }
   return ste
 }

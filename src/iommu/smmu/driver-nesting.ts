@@ -42,6 +42,9 @@ export interface GuestStage1 {
   /** S1CDMax: log2 of the descriptors. */
   readonly contextBits: number
   readonly dss: number
+  /** The guest wants no stalls, and no device cache; only a guest's own STE says so. */
+  readonly stallDisabled?: boolean
+  readonly deviceTlb?: boolean
 }
 
 /** What the guest's stage is: absent, aborting everything, or a table. */

@@ -12,7 +12,7 @@ import type { AddressSpace } from '../../mem/address-space.js'
 import type { FrameAllocator } from '../../mem/frames.js'
 import { HOST_RANGES } from '../../pci/fabric.js'
 import { freeVectors, type HostInterrupts, type HostVector } from '../../pci/host-interrupts.js'
-import type { DeviceVector, Domain, FaultSink, IommuDriver, NestingInfo } from '../domain.js'
+import type { DeviceVector, FaultSink, IommuDriver, NestingInfo } from '../domain.js'
 import { type FoundFunction, PciConfig } from '../pci-config.js'
 import type { DeviceServices } from '../pci-services.js'
 import type { StageTables } from '../stage-tables.js'
@@ -23,6 +23,7 @@ import {
   IOMMU_PAGE_RESP_SUCCESS,
   type IommuFault,
 } from '../uapi.js'
+import type { UserTables } from '../user-tables.js'
 import { PRI_RESP } from './commands.js'
 import { readCapabilities, type SmmuCapabilities } from './driver-capabilities.js'
 import { SmmuCommands } from './driver-commands.js'
@@ -34,6 +35,8 @@ import { CommandQueue } from './driver-queue.js'
 import { SmmuRegisters } from './driver-registers.js'
 import { stageTables } from './driver-stages.js'
 import { StreamTable } from './driver-streams.js'
+import { SmmuUserTables } from './driver-user.js'
+import type { SmmuNested } from './driver-virtual.js'
 import { STALL_MODEL } from './registers.js'
 
 /** What the driver did, for the trace. */
@@ -90,6 +93,7 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
   readonly name = 'arm-smmu-v3'
   /** A vector answers one function only: the host's interrupts compare who sends (as an ITS does). */
   readonly isolatesInterrupts = true
+  readonly userTables: UserTables
   readonly #options: SmmuDriverOptions
   readonly #config: PciConfig
   readonly #registers: SmmuRegisters
@@ -114,6 +118,7 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
     this.#config = new PciConfig(options.memory, options.ecam ?? HOST_RANGES.ecamBase)
     this.#registers = new SmmuRegisters(options.memory, options.registerBase, options.clock)
     this.#point = options.trace.point('smmu.driver')
+    this.userTables = new SmmuUserTables(this, this.#config, this.#registers)
   }
 
   /**
@@ -192,7 +197,7 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
   /** Devices behind a guest's table. */
   get bindingCount(): number {
     let n = 0
-    for (const { domain } of this.#devices.values()) n += Number(domain.guestTables.translates)
+    for (const { stage } of this.#devices.values()) n += Number(typeof stage === 'object')
     return n
   }
 
@@ -220,7 +225,7 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
 
   // ---- domains and devices ----
 
-  domainAlloc({ nesting }: { readonly nesting: boolean }): Domain {
+  domainAlloc({ nesting }: { readonly nesting: boolean }): SmmuDomain {
     const { stage1, stage2 } = this.capabilities
     if (nesting && !(stage1 && stage2)) throw new ErrnoError('ENODEV', 'the unit has one stage')
     const stage = stage2 ? 2 : 1
@@ -251,16 +256,20 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
     else this.#asids.free(id)
   }
 
-  attach(domain: SmmuDomain, bdf: number): SmmuDevice {
+  device(bdf: number): SmmuDevice | undefined {
+    return this.#devices.get(bdf)
+  }
+
+  attach(domain: SmmuDomain, bdf: number, nested: SmmuNested | undefined): SmmuDevice {
     const there = this.#options.namespaceDevices?.includes(bdf) || this.#config.present(bdf)
     if (!this.#covers(bdf) || !there || !this.#streams!.covers(bdf))
       throw new ErrnoError('ENODEV', 'no PCI function of this unit')
     if (this.#devices.has(bdf)) throw new ErrnoError('EBUSY', 'the device has a domain')
     const mayStall = this.#options.mayStall?.(bdf) ?? false
-    const device = new SmmuDevice(this.#config, bdf, domain, mayStall)
+    const device = new SmmuDevice(this.#config, bdf, domain, nested, mayStall)
     const linked = this.#streams!.reserve(bdf)
     if (linked) this.commands.stream(bdf, true)
-    device.enable(this.#services(device), this.#place(bdf))
+    device.enable(this.#services(device), this.place(bdf))
     this.#devices.set(bdf, device)
     this.install(device)
     this.trace('attach', bdf)
@@ -284,6 +293,27 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
     this.trace('detach', bdf)
   }
 
+  move(device: SmmuDevice, domain: SmmuDomain, nested: SmmuNested | undefined): void {
+    const { domain: old, atsOn } = device
+    device.domain = domain
+    device.nested = nested
+    const services = this.#services(device)
+    if (atsOn !== (services.deviceTlb && device.hasAts)) {
+      device.disable()
+      device.enable(services, this.place(device.bdf))
+    }
+    this.install(device)
+    // Translations that went through both stages are cached under the VMID alone.
+    if (old === domain) this.commands.stage1(domain.id)
+    if (atsOn && device.atsOn) {
+      this.commands.fence()
+      this.commands.deviceTlbAll(device)
+    }
+    this.commands.complete()
+    this.#endRequests(device)
+    this.trace('attach', device.bdf)
+  }
+
   /** An STE that was valid goes invalid first, so that the unit never sees half of each. */
   install(device: SmmuDevice): void {
     const streams = this.#streams!
@@ -295,13 +325,14 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
 
   restore(bdf: number): void {
     const device = this.#devices.get(bdf)
-    device?.enable(this.#services(device), this.#place(bdf))
+    device?.enable(this.#services(device), this.place(bdf))
   }
 
   // ---- faults and page requests ----
 
   respond(bdf: number, request: IommuFault, code: number): void {
-    if (!this.#devices.get(bdf)?.domain.nesting)
+    const device = this.#devices.get(bdf)
+    if (!device?.domain.nesting && !device?.takesFaults)
       throw new ErrnoError('ENODEV', 'page response: the device is on no domain that nests')
     this.#answer(bdf, request, code)
   }
@@ -330,7 +361,7 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
 
   /** Offers a request of a device behind a guest's table; what has none is nobody's. */
   #offer(bdf: number, request: IommuFault): boolean {
-    if (!this.#devices.get(bdf)?.domain.guestTables.translates) return false
+    if (!this.#devices.get(bdf)?.takesFaults) return false
     return this.#sink?.pageRequest(bdf, request) ?? false
   }
 
@@ -367,11 +398,13 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
   #services(device: SmmuDevice): DeviceServices {
     const { substreamBits, ats, pri, stallModel } = this.capabilities
     // Full ATS and stage 2 faults that stall exclude each other (STE.EATS); translation requests never stall.
-    const deviceTlb = ats && stallModel !== STALL_MODEL.STALL && !device.mayStall
+    const { stage } = device
+    const wanted = typeof stage !== 'object' || stage.deviceTlb !== false
+    const deviceTlb = ats && wanted && stallModel !== STALL_MODEL.STALL && !device.mayStall
     return { pasid: substreamBits > 0, deviceTlb, pageRequests: pri && !device.mayStall }
   }
 
-  #place(bdf: number): FoundFunction | undefined {
+  place(bdf: number): FoundFunction | undefined {
     let found = this.#functions.find(f => f.bdf === bdf)
     if (found === undefined) {
       this.#functions = this.#config.scan()

@@ -44,9 +44,11 @@ export class VtdUserTables implements UserTables {
     const modes = at > 0 ? this.#config.read(bdf, at + PASID_CAPABILITY, 2) : 0
     const ats = capabilities.deviceTlb && has(EXTENDED.ATS)
     return {
-      type: INTEL_VTD,
-      cap: this.#registers.read('CAP_REG').$value,
-      ecap: this.#registers.read('ECAP_REG').$value,
+      registers: {
+        type: INTEL_VTD,
+        cap: this.#registers.read('CAP_REG').$value,
+        ecap: this.#registers.read('ECAP_REG').$value,
+      },
       pasidBits,
       unitPasids: capabilities.pasid,
       coherent: capabilities.snoop,

@@ -65,6 +65,8 @@ export class BoundDevice implements IommufdObject {
   readonly unit: UserTables
   readonly info: HardwareInfo
   readonly context: IommufdContext
+  /** What a guest calls it. */
+  vdevice: IommufdObject | undefined = undefined
   readonly #groups: BoundGroups
   readonly #group: BoundGroup
   readonly #faults = new FaultGroups()
@@ -154,6 +156,7 @@ export class BoundDevice implements IommufdObject {
   /** Undoes the binding: everything is detached, the group is free again. */
   unbind(): void {
     for (const pasid of this.pasids()) this.detach(pasid)
+    if (this.vdevice) this.context.objects.remove(this.vdevice)
     this.users--
     this.context.objects.remove(this)
     this.context.put()

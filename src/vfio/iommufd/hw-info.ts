@@ -1,6 +1,7 @@
 // What a device and the IOMMU above it can do, as the IOMMU's own registers say it. uapi linux/iommufd.h,
 // IOMMU_GET_HW_INFO.
 import { ErrnoError } from '../../base/errno.js'
+import type { HardwareRegisters } from '../../iommu/user-tables.js'
 import {
   IOMMU_HW_CAP_DIRTY_TRACKING,
   IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED,
@@ -8,7 +9,9 @@ import {
   IOMMU_HW_CAP_PCI_PASID_PRIV,
   IOMMU_HW_INFO_FLAG_INPUT_TYPE,
   IOMMU_HW_INFO_TYPE_DEFAULT,
+  IOMMU_HW_INFO_TYPE_INTEL_VTD,
   iommu_hw_info,
+  iommu_hw_info_arm_smmuv3,
   iommu_hw_info_vtd,
 } from '../uapi/iommufd.js'
 import { command, pointer, unsupported } from './commands.js'
@@ -29,9 +32,11 @@ export const getHwInfo = command<IommufdContext, typeof iommu_hw_info.members>(
         ? cmd.data_type.in_data_type
         : IOMMU_HW_INFO_TYPE_DEFAULT
     const { info } = context.object(BoundDevice, cmd.dev_id, name)
-    if (asked !== IOMMU_HW_INFO_TYPE_DEFAULT && asked !== info.type)
-      throw new ErrnoError('EOPNOTSUPP', `${name}: data type ${asked} of a type ${info.type} IOMMU`)
-    const { bytes } = iommu_hw_info_vtd({ cap_reg: info.cap, ecap_reg: info.ecap })
+    const { registers } = info
+    const { type } = registers
+    if (asked !== IOMMU_HW_INFO_TYPE_DEFAULT && asked !== type)
+      throw new ErrnoError('EOPNOTSUPP', `${name}: data type ${asked} of a type ${type} IOMMU`)
+    const { bytes } = structureOf(registers)
     const { memory } = caller
     const at = pointer(cmd.data_uptr)
     const room = cmd.data_len
@@ -42,7 +47,7 @@ export const getHwInfo = command<IommufdContext, typeof iommu_hw_info.members>(
       ok = memory.copyOut(at + done, zeroes, Math.min(PIECE, room - done))
     if (!ok) throw new ErrnoError('EFAULT', `${name}: ${room} bytes are not writable`)
     cmd.data_len = bytes.length
-    cmd.data_type.out_data_type = info.type
+    cmd.data_type.out_data_type = type
     cmd.out_max_pasid_log2 = info.pasidBits
     cmd.out_capabilities = BigInt(
       (info.dirtyTracking ? IOMMU_HW_CAP_DIRTY_TRACKING : 0) |
@@ -53,3 +58,10 @@ export const getHwInfo = command<IommufdContext, typeof iommu_hw_info.members>(
     respond()
   },
 )
+
+function structureOf(registers: HardwareRegisters) {
+  if (registers.type === IOMMU_HW_INFO_TYPE_INTEL_VTD)
+    return iommu_hw_info_vtd({ cap_reg: registers.cap, ecap_reg: registers.ecap })
+  const { idr, iidr, aidr } = registers
+  return iommu_hw_info_arm_smmuv3({ idr, iidr, aidr })
+}

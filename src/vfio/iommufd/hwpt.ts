@@ -1,5 +1,5 @@
-// Hardware page tables: one domain over an address space, or a guest's first-stage table over such a domain.
-// Attaching is device.ts; stage-1 data here is VT-d's. uapi linux/iommufd.h, IOMMU_HWPT_ALLOC.
+// Hardware page tables: one domain over an address space, or a guest's stage over such a domain: VT-d's first-stage
+// table, or an SMMUv3's STE through a virtual IOMMU. Attaching is device.ts. uapi linux/iommufd.h, IOMMU_HWPT_ALLOC.
 import { ErrnoError } from '../../base/errno.js'
 import type { NestedTable, PagingTable, UserTables } from '../../iommu/user-tables.js'
 import type { Process } from '../../sys/process.js'
@@ -7,6 +7,7 @@ import {
   IOMMU_HWPT_ALLOC_DIRTY_TRACKING,
   IOMMU_HWPT_ALLOC_NEST_PARENT,
   IOMMU_HWPT_ALLOC_PASID,
+  IOMMU_HWPT_DATA_ARM_SMMUV3,
   IOMMU_HWPT_DATA_NONE,
   IOMMU_HWPT_DATA_VTD_S1,
   IOMMU_HWPT_FAULT_ID_VALID,
@@ -14,6 +15,7 @@ import {
   IOMMU_VTD_S1_SRE,
   IOMMU_VTD_S1_WPE,
   iommu_hwpt_alloc,
+  iommu_hwpt_arm_smmuv3,
   iommu_hwpt_vtd_s1,
 } from '../uapi/iommufd.js'
 import { type Call, command, pointer, unsupported } from './commands.js'
@@ -22,6 +24,7 @@ import { BoundDevice } from './device.js'
 import { FaultQueue } from './fault.js'
 import { Ioas } from './ioas.js'
 import type { IommufdObject } from './objects.js'
+import { Viommu } from './viommu.js'
 
 const PAGING_FLAGS =
   IOMMU_HWPT_ALLOC_NEST_PARENT |
@@ -102,7 +105,7 @@ export class HwptPaging implements Hwpt {
   }
 }
 
-/** A guest's first-stage table over a domain. */
+/** A guest's stage over a domain. */
 export class HwptNested implements Hwpt {
   readonly kind = 'hwpt-nested'
   id = 0
@@ -111,12 +114,15 @@ export class HwptNested implements Hwpt {
   readonly table: NestedTable
   readonly withPasids: boolean
   fault: FaultQueue | undefined = undefined
+  /** What it was made over: the domain itself, or a virtual IOMMU over it. */
+  readonly #over: HwptPaging | Viommu
 
-  constructor(parent: HwptPaging, table: NestedTable, withPasids: boolean) {
-    this.paging = parent
+  constructor(over: HwptPaging | Viommu, table: NestedTable, withPasids: boolean) {
+    this.paging = over.paging
     this.table = table
     this.withPasids = withPasids
-    parent.users++
+    this.#over = over
+    over.users++
   }
 
   get unit(): UserTables {
@@ -124,7 +130,7 @@ export class HwptNested implements Hwpt {
   }
 
   destroy(): void {
-    this.paging.users--
+    this.#over.users--
     this.table.free()
     if (this.fault) this.fault.users--
   }
@@ -171,15 +177,40 @@ function make(
       throw new ErrnoError('EOPNOTSUPP', `${name}: an address space takes no stage-1 data`)
     return new HwptPaging(over, device, { flags })
   }
+  if (over instanceof Viommu) return overVirtual(over, device, name, cmd, caller)
   if (!(over instanceof HwptPaging))
     throw new ErrnoError('EINVAL', `${name}: ${cmd.pt_id} is no address space and no parent`)
   unsupported(name, { flags: flags & ~NESTED_FLAGS })
   if (cmd.data_len === 0) throw new ErrnoError('EOPNOTSUPP', `${name}: no stage-1 data`)
   if (over.auto || !over.nestParent || over.unit !== device.unit)
     throw new ErrnoError('EINVAL', `${name}: HWPT ${over.id} cannot be a parent of this`)
+  if (!over.table.nest)
+    throw new ErrnoError('EOPNOTSUPP', `${name}: the IOMMU nests by virtual ones`)
   const stage1 = readStage1(name, cmd, caller)
   const withPasids = (flags & IOMMU_HWPT_ALLOC_PASID) !== 0
   return new HwptNested(over, over.table.nest(stage1), withPasids)
+}
+
+/** A guest's STE, through its virtual IOMMU. */
+function overVirtual(
+  over: Viommu,
+  device: BoundDevice,
+  name: string,
+  cmd: AllocCall['cmd'],
+  { memory }: Process,
+): HwptNested {
+  const { flags, data_type, data_len } = cmd
+  if (over.unit !== device.unit)
+    throw new ErrnoError('EINVAL', `${name}: vIOMMU ${over.id} is of another IOMMU`)
+  unsupported(name, { flags: flags & ~IOMMU_HWPT_FAULT_ID_VALID })
+  if (data_len === 0) throw new ErrnoError('EOPNOTSUPP', `${name}: no STE`)
+  const data = iommu_hwpt_arm_smmuv3()
+  if (data_type !== IOMMU_HWPT_DATA_ARM_SMMUV3 || data_len !== data.bytes.length)
+    throw new ErrnoError('EINVAL', `${name}: data type ${data_type}, ${data_len} bytes`)
+  if (!memory.copyIn(pointer(cmd.data_uptr), data.bytes))
+    throw new ErrnoError('EFAULT', `${name}: the STE is not readable`)
+  const ste = data.ste as unknown as readonly [bigint, bigint]
+  return new HwptNested(over, over.virtual.nest([ste[0], ste[1]]), false)
 }
 
 function readStage1(name: string, cmd: AllocCall['cmd'], { memory }: Process) {

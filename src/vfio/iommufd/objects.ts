@@ -5,7 +5,14 @@ import type { Failures } from '../../base/failures.js'
 import { IdAllocator } from '../../base/ids.js'
 
 /** What an object can be. */
-export type ObjectKind = 'ioas' | 'hwpt-paging' | 'hwpt-nested' | 'device' | 'fault'
+export type ObjectKind =
+  | 'ioas'
+  | 'hwpt-paging'
+  | 'hwpt-nested'
+  | 'device'
+  | 'fault'
+  | 'viommu'
+  | 'vdevice'
 
 /** One object. */
 export interface IommufdObject {
