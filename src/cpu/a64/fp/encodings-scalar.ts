@@ -155,7 +155,7 @@ const compares = ([2, 3] as const).map(size =>
     const f = size === 3 ? v.f64 : v.f32
     const x = f[v.index(size, a)]!
     const y = f[v.index(size, b)]!
-    if (op.isPlain(s) && !Number.isNaN(x + y)) {
+    if (!Number.isNaN(x + y) && op.isHostLike(s, size, x, y)) {
       s.nzcv = x < y ? LESS : x === y ? EQUAL : GREATER
       return
     }

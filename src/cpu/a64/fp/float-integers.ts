@@ -11,8 +11,9 @@ import {
   enterFloat,
   type FloatSize,
   formatOf,
+  isHostLike,
   isInexactKnown,
-  isPlain,
+  isResult,
   leaveFloat,
 } from './float-lanes.js'
 
@@ -127,17 +128,18 @@ export function convertLane(
   const v = s.lanes
   const x = v.index(from, a) + j
   const r = v.index(to, d) + i
-  if (mode === undefined && isPlain(s)) {
-    if (from === 2 && to === 3 && !Number.isNaN(v.f32[x]!)) {
-      v.f64[r] = v.f32[x]!
+  if (mode === undefined && from === 2 && to === 3) {
+    const single = v.f32[x]!
+    if (!Number.isNaN(single) && isHostLike(s, 2, single)) {
+      v.f64[r] = single
       return
     }
-    if (from === 3 && to === 2) {
-      const short = narrowDouble(v.f64[x]!, isInexactKnown(s))
-      if (!Number.isNaN(short)) {
-        v.f32[r] = short
-        return
-      }
+  }
+  if (mode === undefined && from === 3 && to === 2 && isHostLike(s, 3, v.f64[x]!)) {
+    const short = narrowDouble(v.f64[x]!, isInexactKnown(s))
+    if (isResult(s, 2, short)) {
+      v.f32[r] = short
+      return
     }
   }
   const env = enterFloat(s)

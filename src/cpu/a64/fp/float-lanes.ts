@@ -26,7 +26,7 @@ export type FloatSize = 2 | 3
 
 /**
  * One operation of up to three operands (the accumulator last), by its reference, with the short cuts it has.
- * Operands that an operation does not have are zero.
+ * Operands that it does not have may be anything.
  */
 export interface FloatOp {
   readonly name: string
@@ -54,9 +54,23 @@ export function leaveFloat(s: A64State): void {
   s.r32[2 * SLOT.FPSR]! |= environment.flags
 }
 
-/** Whether FPCR asks for round-to-nearest without flushing, which is what the host does. */
-export const isPlain = (s: A64State): boolean =>
-  (s.r32[2 * SLOT.FPCR]! & (FPCR.FZ | FPCR.RMODE)) === 0
+/** From here on results are normal, however they were rounded. */
+const NORMAL = { 2: 2 ** -125, 3: 2 ** -1021 } as const
+
+/** Whether a number is denormal, or near enough to ask the reference when FPCR.FZ is set. */
+const isSmall = (size: FloatSize, v: number): boolean =>
+  v !== 0 && v < NORMAL[size] && v > -NORMAL[size]
+
+/** Whether the host may compute with these: FPCR asks for round-to-nearest, and has nothing to flush among them. */
+export function isHostLike(s: A64State, size: FloatSize, x: number, y = 0, d = 0): boolean {
+  const control = s.r32[2 * SLOT.FPCR]! & (FPCR.FZ | FPCR.RMODE)
+  if (control === 0) return true
+  return control === FPCR.FZ && !isSmall(size, x) && !isSmall(size, y) && !isSmall(size, d)
+}
+
+/** Whether a result of the host is one: neither unsure (NaN) nor to be flushed. */
+export const isResult = (s: A64State, size: FloatSize, v: number): boolean =>
+  !Number.isNaN(v) && !(isSmall(size, v) && (s.r32[2 * SLOT.FPCR]! & FPCR.FZ) !== 0)
 
 /** Whether FPSR.IXC is set, so that nobody needs to know whether a result is exact. */
 export const isInexactKnown = (s: A64State): boolean => (s.r32[2 * SLOT.FPSR]! & FPSR.IXC) !== 0
@@ -73,13 +87,13 @@ function lane(
   d: number,
 ): void {
   const v = s.lanes
-  if (isPlain(s)) {
-    const f = size === 3 ? v.f64 : v.f32
-    const left = f[x]!
-    const right = f[y]!
+  const f = size === 3 ? v.f64 : v.f32
+  const left = f[x]!
+  const right = f[y]!
+  if (isHostLike(s, size, left, right, f[d]!)) {
     if (short) {
       const result = short(left, right, f[d]!, isInexactKnown(s))
-      if (!Number.isNaN(result)) {
+      if (isResult(s, size, result)) {
         f[r] = result
         return
       }
