@@ -246,11 +246,10 @@ const TO_INTEGER = [
 for (const [name, opcode, unsigned, mode] of TO_INTEGER) {
   const mnemonic = name.toLowerCase()
   const truncates = mode === ZERO
-  const target = (f: Convert) => (f.Rd === 31 ? undefined : f.Rd)
   const emit = (b: Emitter, f: Convert, imm: number) =>
     // With XZR as target only the exceptions remain.
     b.call(toInteger(mnemonic, sizeOf(f), f.sf, unsigned, mode), {
-      d: target(f) ?? b.temp(),
+      d: f.Rd === 31 ? b.temp() : f.Rd,
       a: V(f.Rn),
       imm,
     })

@@ -109,7 +109,8 @@ function build(op: LaneOp, shape: Shape, size: Size): Routine<A64Machine> {
   const xUpper = shape === 'long' ? 1 : 0
   const yUpper = shape === 'long' || shape === 'wide' ? 1 : 0
 
-  function store(m: A64Machine, d: number, count: number, upper: number): void {
+  /** Records saturation, and zeroes what lies above the result. */
+  function finish(m: A64Machine, d: number, count: number, upper: number): void {
     recordSaturation(m)
     const whole = shape === 'narrow' && upper !== 0
     if (!whole) m.state.lanes.clearAbove(d, count << sizes.result)
@@ -127,7 +128,7 @@ function build(op: LaneOp, shape: Shape, size: Size): Routine<A64Machine> {
       const r = start(v, size, d, 0)
       for (let i = 0; i < count; i++)
         from[r + i] = byNumber(from[x + i]!, from[y + i]!, from[r + i]!, bits)
-      store(m, d, count, 0)
+      finish(m, d, count, 0)
     })
 
   if (byNumber)
@@ -150,7 +151,7 @@ function build(op: LaneOp, shape: Shape, size: Size): Routine<A64Machine> {
         numbers[i] = byNumber(left, right, out[r + i]!, bits)
       }
       for (let i = 0; i < count; i++) out[r + i] = numbers[i]!
-      store(m, d, count, upper)
+      finish(m, d, count, upper)
     })
 
   return routine(`${op.name}.${shape}.${size}`, (m, { d, a, b, imm }) => {
@@ -169,7 +170,7 @@ function build(op: LaneOp, shape: Shape, size: Size): Routine<A64Machine> {
       bigs[i] = op.big(left, right, bigElement(v, signed, sizes.result, r + i), bits)
     }
     for (let i = 0; i < count; i++) v.setBits(sizes.result, r + i, BigInt.asUintN(bits, bigs[i]!))
-    store(m, d, count, upper)
+    finish(m, d, count, upper)
   })
 }
 
