@@ -11,6 +11,7 @@ import { memoryRows } from './memory.js'
 import { scopeRows } from './scopes.js'
 import { smmuRows } from './smmu.js'
 import { bareReads, translateRows } from './translate.js'
+import { wasmLoweringRows } from './wasm-lowering.js'
 
 const HELP = `npm run bench [-- OPTIONS]
   --json FILE   also write the rows as JSON
@@ -29,6 +30,7 @@ const groups: Readonly<Record<string, () => Iterable<Row>>> = {
   memory: memoryRows,
   cpu: cpuRows,
   'cpu-a64': cpuA64Rows,
+  'wasm-lowering': wasmLoweringRows,
 }
 
 function figure(v: number, unit: string): string {

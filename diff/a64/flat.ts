@@ -18,11 +18,11 @@ export class FlatRegion {
   readonly words: Int32Array
   readonly view: DataView
 
-  constructor(base: number, size: number) {
+  constructor(base: number, size: number, bytes = new Uint8Array(size)) {
     this.base = base
-    this.bytes = new Uint8Array(size)
-    this.words = new Int32Array(this.bytes.buffer)
-    this.view = new DataView(this.bytes.buffer)
+    this.bytes = bytes
+    this.words = new Int32Array(bytes.buffer, bytes.byteOffset, size / 4)
+    this.view = new DataView(bytes.buffer, bytes.byteOffset, size)
   }
 }
 

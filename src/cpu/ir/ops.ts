@@ -1,6 +1,7 @@
 // The intermediate representation: few, typed, side-effect-explicit operations over numbered 64-bit slots.
 // An i64 operand is a whole slot, an i32 operand its low half; an i32 result clears the upper half of its slot.
-// Registers are slots too, so an operation may name them directly. Every operation has an obvious WebAssembly counterpart; evaluator.ts gives the reference meaning.
+// Registers are slots too, so an operation may name them directly. Most operations are one WebAssembly instruction
+// (docs/decisions/0015-wasm-lowering.md); evaluator.ts gives the reference meaning.
 
 /**
  * One row an operation: number, result type, operand types, and what it may do besides writing `d`.
