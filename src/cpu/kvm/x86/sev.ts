@@ -52,8 +52,8 @@ export class SevVm {
   asid = 0
   /** 0: no guest of the firmware yet. */
   handle = 0
-  /** Descriptor of /dev/sev that LAUNCH_START named; later commands go by it. */
-  fd = 0
+  /** Descriptor of /dev/sev that LAUNCH_START named; later commands go by it. None yet: -1. */
+  fd = -1
   /** Pages pinned for it. */
   lockedPages = 0
   readonly regions: EncryptedRegion[] = []
@@ -172,13 +172,19 @@ export class SevVm {
     else this.firmware.decrypted(g, frame, 'a vCPU writes it without the C-bit')
   }
 
-  // Frames that leave the owner's memory are no longer the guest's.
+  // Frames that leave the owner's memory are no longer the guest's. More pages than there are frames: all of them.
   #unmapped(firstPage: number, pages: number): void {
-    const g = this.firmware.guest(this.handle)
-    if (g === undefined || this.firmware.framesOf(this.handle).length === 0) return
+    const { firmware, handle } = this
+    const g = firmware.guest(handle)
+    const frames = firmware.framesOf(handle)
+    if (g === undefined || frames.length === 0) return
+    if (pages > this.#memory.frames.total) {
+      for (const frame of frames) firmware.decrypted(g, frame, 'its owner is gone')
+      return
+    }
     for (let page = firstPage; page < firstPage + pages; page++) {
       const address = this.#memory.hpaAt(page * 4096)
-      if (address >= 0) this.firmware.decrypted(g, address / 4096, 'its owner unmapped it')
+      if (address >= 0) firmware.decrypted(g, address / 4096, 'its owner unmapped it')
     }
   }
 }
