@@ -21,7 +21,7 @@ describe.each([
   ['vt-d', 1_000_000],
   ['smmuv3', 900_000],
 ] as const)('the main job behind %s', (iommu, leastSteps) => {
-  const description = loadMachine(undefined, iommu)
+  const description = { ...loadMachine(undefined, iommu), ramBytes: 2 ** 27 }
   const image = readImage(guestOf(description), iommu)
   const recorded = createMachine({ ...description, record: true })
   const told = transcript(recorded)
