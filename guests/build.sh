@@ -27,6 +27,9 @@ cp "$work/sva.elf" "$out/sva-x86_64.elf"
 "$cc" "${flags[@]}" "${link[@]}" -T sev/sev.ld sev/boot.S sev/main.c -o "$work/sev.elf"
 strip -s "$work/sev.elf"
 cp "$work/sev.elf" "$out/sev-x86_64.elf"
+"$cc" "${flags[@]}" "${link[@]}" -T private/private.ld private/boot.S private/main.c -o "$work/private.elf"
+strip -s "$work/private.elf"
+cp "$work/private.elf" "$out/private-x86_64.elf"
 
 cd "$here/arm64"
 flags=("${common[@]}" -march=armv8-a -mstrict-align -mno-outline-atomics -fno-tree-loop-distribute-patterns)

@@ -18,6 +18,11 @@ export class Withdrawals {
   readonly #withdrawers = new Set<Withdrawer>()
   readonly #listeners = new Set<WithdrawalListener>()
 
+  /** Whether anybody might withdraw pages. */
+  get any(): boolean {
+    return this.#withdrawers.size > 0
+  }
+
   /** Whether a page is withdrawn. */
   has(page: number): boolean {
     return this.run(page, 1) === 0

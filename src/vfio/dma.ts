@@ -9,6 +9,7 @@ import type { Domain } from '../iommu/domain.js'
 import { IOMMU_WRITE } from '../iommu/domain.js'
 import type { ProcessMemory } from '../mem/process-memory.js'
 import './trace.js'
+import { WithdrawnMappings } from './withdrawn.js'
 
 /** One mapping. Objects are reused once unmapped, so that a map and unmap pair makes no garbage. */
 export class DmaMapping {
@@ -55,6 +56,7 @@ export class DmaMappings {
   readonly #domains: Domain[] = []
   readonly #mapTrace: TracePoint<TraceEvents['vfio.map']>
   readonly #unmapTrace: TracePoint<TraceEvents['vfio.unmap']>
+  readonly #withdrawn: WithdrawnMappings
   /** Software that holds pages of the mappings. */
   readonly listeners = new Set<UnmapListener>()
   #spare: DmaMapping | undefined = undefined
@@ -64,6 +66,8 @@ export class DmaMappings {
     this.available = limit
     this.#mapTrace = trace.point('vfio.map')
     this.#unmapTrace = trace.point('vfio.unmap')
+    const all = () => this.in(0, 2 ** 52)
+    this.#withdrawn = new WithdrawnMappings({ domains: this.#domains, all, trace })
   }
 
   get size(): number {
@@ -199,6 +203,7 @@ export class DmaMappings {
       if (last) for (const m of this.in(0, 2 ** 52)) this.#unpin(m)
     }
     this.#domains.splice(at, 1)
+    if (last) this.#withdrawn.stop()
   }
 
   /** Takes virtual addresses away from every mapping in the range; EINVAL, and nothing done, if one has none. */
@@ -229,6 +234,7 @@ export class DmaMappings {
     const { memory, pages, vaddrPage } = m
     const write = (m.prot & IOMMU_WRITE) !== 0
     m.pinner = memory
+    this.#withdrawn.watch(memory)
     let done = 0
     while (done < pages) {
       if (memory.frames.failures.armed) pinning(memory)
@@ -280,6 +286,7 @@ export class DmaMappings {
         const domain = this.#domains[i]!
         domain.map(m.iovaPage, m.hpaPage, m.runPages, m.prot)
         if (m.more !== undefined) this.#mapMore(m, domain, m.more)
+        if (m.memory.withdrawals.any) this.#withdrawn.cut(m, domain)
       } catch (error) {
         for (let j = from; j <= i; j++) {
           this.#domains[j]!.unmap(m.iovaPage, m.pages)

@@ -32,6 +32,11 @@ export interface GuestMemfdOptions {
   readonly order?: number
   /** Pages the guest executes are mapped 4 KiB at a time (the NX large-page workaround). */
   readonly smallCode?: boolean
+  /**
+   * Shared copies of private pages: `withdrawn` from devices by the kernel, the default, or left to the `owner` of the
+   * VM to unmap, as kernels do so far. DMA to a copy that the owner forgot is refused by the machine either way.
+   */
+  readonly devices?: 'withdrawn' | 'owner'
 }
 
 /** What it needs of its VM. */
@@ -79,7 +84,15 @@ export class PrivateMemory implements MemfdHost {
     this.#mapping = mapping
     this.#states = ConfidentialPages.of(kernel.memory, kernel.clock, trace)
     this.#told = trace.point('kvm.attributes')
-    const copies = new WithdrawnCopies({ name, user, states: this.#states, attributes, slots })
+    const devices = options.devices ?? 'withdrawn'
+    const copies = new WithdrawnCopies({
+      name,
+      user,
+      states: this.#states,
+      attributes,
+      slots,
+      devices,
+    })
     this.#copies = copies
     this.mappings = new FaultedSlots({
       ...mapping,

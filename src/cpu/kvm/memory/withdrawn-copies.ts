@@ -15,6 +15,8 @@ export interface CopyParts {
   readonly states: ConfidentialPages
   readonly attributes: MemoryAttributes
   readonly slots: () => Iterable<Slot>
+  /** Who sees to it that devices have them no more. */
+  readonly devices: 'withdrawn' | 'owner'
 }
 
 /** The withdrawn copies of one VM. */
@@ -26,7 +28,11 @@ export class WithdrawnCopies implements Withdrawer {
 
   constructor(parts: CopyParts) {
     this.#parts = parts
-    this.#stop = parts.user.withdrawals.add(this)
+    this.#stop = this.#tells ? parts.user.withdrawals.add(this) : () => {}
+  }
+
+  get #tells(): boolean {
+    return this.#parts.devices === 'withdrawn'
   }
 
   firstWithdrawn(first: number, pages: number): number {
@@ -103,7 +109,7 @@ export class WithdrawnCopies implements Withdrawer {
   // Mappings for devices go first; they are told before the frames change.
   #withdraw(slot: Slot, first: number, last: number, why: string): void {
     const page = slot.userPage(first)
-    this.#parts.user.withdrawals.tell(page, last - first + 1, true)
+    if (this.#tells) this.#parts.user.withdrawals.tell(page, last - first + 1, true)
     this.#mark(page, page + last - first, why)
   }
 
@@ -111,7 +117,7 @@ export class WithdrawnCopies implements Withdrawer {
     const page = slot.userPage(first)
     const pages = last - first + 1
     this.#unmark(page, pages, why, false)
-    this.#parts.user.withdrawals.tell(page, pages, false)
+    if (this.#tells) this.#parts.user.withdrawals.tell(page, pages, false)
   }
 
   #mark(first: number, last: number, why: string): void {
@@ -128,10 +134,10 @@ export class WithdrawnCopies implements Withdrawer {
 
   // Pages that another slot still withdraws stay marked, unless `all`.
   #unmark(first: number, pages: number, why: string, all: boolean): void {
-    const { states, name, user } = this.#parts
+    const { states, name } = this.#parts
     for (const [page, frame] of this.#marked) {
       if (page < first || page >= first + pages) continue
-      if (!all && user.withdrawals.has(page)) continue
+      if (!all && this.firstWithdrawn(page, 1) === page) continue
       this.#marked.delete(page)
       states.mark(frame, 1, undefined, `${name}: ${why}`)
     }
