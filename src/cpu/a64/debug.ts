@@ -34,6 +34,9 @@ export type DebugTarget = 'none' | 'guest' | 'host'
 
 type View = 'effective' | 'value'
 
+/** Instructions after a write of MDSCR_EL1.SS before stepping begins without a context synchronisation event. */
+const STEP_LAG = 4
+
 /** Debug of one processing element. */
 export class Debug {
   readonly lock: OsLock
@@ -53,6 +56,9 @@ export class Debug {
   readonly #written = noDebugValues()
   readonly #host = noDebugValues()
   #hostAsks: GuestDebug | undefined
+  /** The context synchronisation event that MDSCR_EL1.SS was set after, and the instructions it still waits for one. */
+  #setAfter = -1
+  #lag = 0
   /** A break- or watchpoint register was accessed since the last entry. */
   #touched = false
 
@@ -153,9 +159,15 @@ export class Debug {
 
   // ---- what occurs now ----
 
-  /** Whether software step is active for the guest: PSTATE.SS tells pending from not pending. */
+  /**
+   * Whether software step is active for the guest: PSTATE.SS tells pending from not pending. Asked once for each
+   * instruction. Applied at once, the write of MDSCR_EL1.SS would have the ISB after it stepped, which no hardware does:
+   * this one bit waits for a context synchronisation event, or a few instructions.
+   */
   get guestSteps(): boolean {
-    return this.#stepsUnder('effective')
+    if (!this.#stepsUnder('effective')) return false
+    if (this.#setAfter !== this.#registers.sync.events) return true
+    return --this.#lag < 0
   }
 
   /** Where the breakpoint exception for the instruction at `pc` goes, if there is one. */
@@ -244,6 +256,10 @@ export class Debug {
   #writeMdscr(v: bigint): void {
     const r = this.#mdscr
     const mask = this.lock.locked ? MDSCR_LOCKED_MASK : r.row.mask
+    if ((Number(v & ~r.value) & MDSCR.SS) !== 0) {
+      this.#setAfter = this.#registers.sync.events
+      this.#lag = STEP_LAG
+    }
     this.#registers.set(r, (v & mask) | (r.value & ~mask))
   }
 }

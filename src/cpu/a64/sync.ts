@@ -42,6 +42,8 @@ const MOST_FINDINGS = 256
 export class ContextSync {
   /** Found so far, oldest first. */
   readonly findings: SyncFinding[] = []
+  /** Context synchronisation events so far. */
+  events = 0
   #mode: SyncMode = 'immediate'
   #pending: Pending[] = []
   readonly #point: TracePoint<TraceEvents['a64.use-before-isb']> | undefined
@@ -85,6 +87,7 @@ export class ContextSync {
 
   /** The context synchronisation event. */
   synchronise(): void {
+    this.events++
     if (this.#pending.length === 0) return
     const pending = this.#pending
     this.#pending = []

@@ -451,6 +451,20 @@ describe('software step', () => {
     expect(b.core.state.ss).toBe(taken ? 1 : 0)
   })
 
+  it.each([
+    ['with an ISB: the ISB itself is not stepped', true, 8],
+    ['without one: a few instructions later', false, 20],
+  ])('a write of MDSCR_EL1.SS takes effect %s', (_, isb, first) => {
+    const b = new DebugBench(0n)
+    b.program(a => {
+      a.mov(9, KDE | SS).msr('MDSCR_EL1', 9)
+      if (isb) a.isb()
+      for (let i = 0; i < 8; i++) a.nop()
+    })
+    expect(b.vector()).toBe(4)
+    expect([b.esr.ec, b.get('ELR_EL1')]).toEqual([EC.STEP, BigInt(CODE + 4 + first)])
+  })
+
   it('EL0 is stepped without KDE and whatever D is', () => {
     const b = new DebugBench(SS)
     b.program(a => a.nop().nop())
