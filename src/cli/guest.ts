@@ -10,6 +10,7 @@ import type { Sys } from '../sys/sys.js'
 import { Arm64Vmm } from '../vmm/arm64/vmm.js'
 import { ARM64_IMAGE, ImageError, readElf, X86_64_IMAGE } from '../vmm/elf.js'
 import { type GuestEnd, Vmm } from '../vmm/vmm.js'
+import { type GdbOptions, serveGdb } from './gdb.js'
 import type { AnyDescription } from './machine-file.js'
 import { UsageError } from './output.js'
 
@@ -26,23 +27,55 @@ export const guestOf = ({ iommu }: AnyDescription): string =>
 
 /** Assigns the machine's devices to a guest and runs it to its end. */
 export function runGuest(machine: Machine<IommuUnit>, image: Uint8Array): GuestEnd {
+  return withGuest(machine, image, vmm => vmm.run())
+}
+
+/** The same with a debugger at a TCP port, who says when the guest runs. */
+export function debugGuest(
+  machine: Machine<IommuUnit>,
+  image: Uint8Array,
+  options: GdbOptions,
+): Promise<GuestEnd> {
+  return withGuest(machine, image, vmm => serveGdb(machine.clock, vmm, options))
+}
+
+// Builds a guest, has it used, and takes it apart; a promise is waited for.
+function withGuest<T extends GuestEnd | Promise<GuestEnd>>(
+  machine: Machine<IommuUnit>,
+  image: Uint8Array,
+  use: (vmm: Vmm | Arm64Vmm) => T,
+): T {
   const sys = machine.spawn({ capabilities: ['CAP_IPC_LOCK'] })
-  try {
-    const vmm = monitor(machine, sys, image)
-    try {
-      return vmm.run()
-    } finally {
-      vmm.close()
-      machine.settle()
-    }
-  } catch (error) {
-    if (error instanceof ErrnoError) throw new UsageError(`the machine refused: ${error.message}`)
-    throw error
-  } finally {
+  const leave = () => {
     sys.exit()
     machine.settle()
   }
+  let vmm: Vmm | Arm64Vmm
+  try {
+    vmm = monitor(machine, sys, image)
+  } catch (error) {
+    leave()
+    throw told(error)
+  }
+  const close = () => {
+    vmm.close()
+    machine.settle()
+    leave()
+  }
+  let used: T
+  try {
+    used = use(vmm)
+  } catch (error) {
+    close()
+    throw told(error)
+  }
+  if (used instanceof Promise) return used.finally(close) as T
+  close()
+  return used
 }
+
+const told = (error: unknown): unknown =>
+  error instanceof ErrnoError ? new UsageError(`the machine refused: ${error.message}`) : error
 
 function monitor(machine: Machine<IommuUnit>, sys: Sys, image: Uint8Array): Vmm | Arm64Vmm {
   const { description, fabric, trace } = machine

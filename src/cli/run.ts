@@ -1,11 +1,12 @@
 // `vfio-emu run`: a guest on an emulated host, with one device passed through, told step by step.
 
 import { writeFileSync } from 'node:fs'
-import { Command, Option } from 'commander'
+import { Command, InvalidArgumentError, Option } from 'commander'
 import { formatHistory } from '../history/index.js'
 import { createMachine, type IommuUnit, type Machine } from '../machine.js'
 import { VMM_EVENTS } from '../vmm/trace.js'
-import { guestOf, readImage, runGuest } from './guest.js'
+import type { GuestEnd } from '../vmm/vmm.js'
+import { debugGuest, guestOf, readImage, runGuest } from './guest.js'
 import { loadMachine } from './machine-file.js'
 import { style, UsageError } from './output.js'
 import { jsonScenario, SCENARIOS, type Scenario, textScenario } from './scenarios.js'
@@ -23,6 +24,7 @@ interface RunOptions {
   readonly json?: boolean
   readonly all?: boolean
   readonly monitor?: boolean
+  readonly gdb?: number
 }
 
 /** `--guest` for the guest that is run when none is named. */
@@ -59,7 +61,15 @@ export function runCommand(finish: (status: number) => void): Command {
       'report translations used after their tables changed, not invalidated',
     )
     .option('--json', 'print the steps as NDJSON')
-    .action((options: RunOptions) => finish(options.all ? runAll(options) : runOne(options)))
+    .option(
+      '--gdb <PORT>',
+      'wait for gdb at this TCP port, which then runs the guest; 0: any',
+      tcpPort,
+    )
+    .action(async (options: RunOptions) => {
+      if (options.gdb !== undefined) finish(await runUnderGdb(options, options.gdb))
+      else finish(options.all ? runAll(options) : runOne(options))
+    })
 }
 
 function runOne(options: RunOptions): number {
@@ -97,6 +107,34 @@ function runAll(options: RunOptions): number {
 }
 
 function run(options: RunOptions, iommu: 'vt-d' | 'smmuv3'): number {
+  const prepared = prepare(options, iommu)
+  try {
+    return prepared.tell(runGuest(prepared.machine, prepared.image))
+  } finally {
+    prepared.end()
+  }
+}
+
+/** One guest that a debugger runs. */
+async function runUnderGdb(options: RunOptions, port: number): Promise<number> {
+  const { guest, iommu, all } = options
+  if (all || iommu === 'both' || SCENARIOS.some(s => s.name === guest))
+    throw new UsageError('--gdb goes with one guest image')
+  const prepared = prepare(options, iommu)
+  const architecture = iommu === 'smmuv3' ? 'aarch64' : 'i386:x86-64'
+  const listening = (at: number) =>
+    process.stderr.write(
+      `vfio-emu: waiting for gdb: set architecture ${architecture}, target remote 127.0.0.1:${at}\n`,
+    )
+  try {
+    return prepared.tell(await debugGuest(prepared.machine, prepared.image, { port, listening }))
+  } finally {
+    prepared.end()
+  }
+}
+
+/** The machine and who tells of it; `tell` gives the command's status, `end` stops the telling. */
+function prepare(options: RunOptions, iommu: 'vt-d' | 'smmuv3') {
   const description = loadMachine(options.machine, iommu)
   const { guest = SVA } = options
   const image = readImage(guest === SVA ? guestOf(description) : guest, description.iommu)
@@ -107,23 +145,31 @@ function run(options: RunOptions, iommu: 'vt-d' | 'smmuv3'): number {
   })
   machine.recordRemarks(VMM_EVENTS)
   if (options.record) writeHistory(machine, options.record)
-  const tell = options.json ? jsonTeller() : textTeller()
+  const teller = options.json ? jsonTeller() : textTeller()
   const endTrace = options.trace ? startTrace(machine, options.trace) : () => {}
-  const story = new Story(machine, tell.step)
-  try {
-    tell.machine(machine)
-    const end = runGuest(machine, image)
+  const story = new Story(machine, teller.step)
+  teller.machine(machine)
+  const tell = (end: GuestEnd): number => {
     const holdings = machine.holdings()
     const clean = Object.values(holdings).every(n => n === 0)
     const fresh = machine.staleUses.length === 0
     const good = end.kind === 'exit' && end.code === 0 && clean && fresh
-    tell.end(machine, story, end, holdings, good)
+    teller.end(machine, story, end, holdings, good)
     if (options.record) writeHistory(machine, options.record)
     return good ? 0 : 1
-  } finally {
+  }
+  const end = () => {
     story.end()
     endTrace()
   }
+  return { machine, image, tell, end }
+}
+
+function tcpPort(text: string): number {
+  const port = Number(text)
+  if (!/^\d{1,5}$/.test(text) || port > 0xffff)
+    throw new InvalidArgumentError('a TCP port is 0 to 65535.')
+  return port
 }
 
 function writeHistory(machine: Machine<IommuUnit>, path: string): void {

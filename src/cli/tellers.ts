@@ -116,5 +116,7 @@ function describeEnd(end: GuestEnd, iommu: 'vt-d' | 'smmuv3'): string {
       return 'halted with nothing left that could wake it'
     case 'limit':
       return 'still running at the limit'
+    case 'killed':
+      return 'ended by its debugger'
   }
 }

@@ -87,6 +87,11 @@ export class Vm {
     return this.#vm
   }
 
+  /** The vCPU's descriptor and mapped pages, for a debugger. */
+  get cpu(): { readonly fd: number; readonly page: Uint8Array } {
+    return { fd: this.#vcpu, page: this.#page }
+  }
+
   /** Puts `size` bytes at process address `vaddr` at guest address `gpa`; size 0 takes the slot away. */
   setSlot(slot: number, gpa: number, size: number, vaddr: bigint): void {
     if (size === 0 && !this.#slots.has(slot)) return

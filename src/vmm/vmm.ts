@@ -5,6 +5,8 @@ import type { TraceBus } from '../base/trace.js'
 import { AddressSpace } from '../mem/address-space.js'
 import type { Sys } from '../sys/sys.js'
 import { NestingContainer } from './container.js'
+import type { DebuggedCpu, DebugTarget } from './gdb/target.js'
+import { X86Target } from './gdb/x86.js'
 import { prepareGuest } from './guest-boot.js'
 import { PageRequestChannel } from './page-requests.js'
 import { type GuestBar, Passthrough } from './passthrough.js'
@@ -41,10 +43,10 @@ export interface VmmOptions {
   readonly device: string
 }
 
-/** How a guest ended. `code` is what it wrote to its exit port. */
+/** How a guest ended. `code` is what it wrote to its exit port; `killed` is a debugger's doing. */
 export type GuestEnd =
   | { readonly kind: 'exit'; readonly code: number }
-  | { readonly kind: 'shutdown' | 'stuck' | 'limit' }
+  | { readonly kind: 'shutdown' | 'stuck' | 'limit' | 'killed' }
   | { readonly kind: 'unexpected'; readonly reason: number }
 
 /** One guest with one assigned function. */
@@ -107,6 +109,16 @@ export class Vmm implements GuestDevices {
   /** Guest RAM, from guest physical address 0 on. */
   get memory(): Uint8Array {
     return this.#ram.bytes
+  }
+
+  /** The vCPU as a debugger gets it. */
+  get debugged(): DebuggedCpu {
+    return { sys: this.#sys, ...this.#vm.cpu, ram: this.#ram.bytes, ramBase: 0 }
+  }
+
+  /** A debugger's end for the vCPU. */
+  debugTarget(): DebugTarget {
+    return new X86Target(this.debugged)
   }
 
   /** Takes the vCPU out of KVM_RUN once, as a signal would. */

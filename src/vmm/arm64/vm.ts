@@ -101,6 +101,11 @@ export class Arm64GuestVm {
     this.#attribute(its, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT)
   }
 
+  /** The vCPU's descriptor and mapped pages, for a debugger. */
+  get cpu(): { readonly fd: number; readonly page: Uint8Array } {
+    return { fd: this.#vcpu, page: this.#page }
+  }
+
   /** Puts `size` bytes at process address `vaddr` at guest address `gpa`; size 0 takes the slot away. */
   setSlot(slot: number, gpa: number, size: number, vaddr: bigint): void {
     if (size === 0 && !this.#slots.has(slot)) return

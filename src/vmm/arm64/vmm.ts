@@ -7,6 +7,8 @@ import type { Sys } from '../../sys/sys.js'
 import { PageRequestChannel } from '../page-requests.js'
 import { type GuestBar, Passthrough } from '../passthrough.js'
 import '../trace.js'
+import { Arm64Target } from '../gdb/arm64.js'
+import type { DebuggedCpu, DebugTarget } from '../gdb/target.js'
 import type { GuestEnd } from '../vmm.js'
 import { prepareArm64Guest } from './boot.js'
 import { TableContainer } from './container.js'
@@ -112,6 +114,16 @@ export class Arm64Vmm implements MmioDevices {
   /** The guest's SMMU. */
   get smmu(): VirtualSmmu {
     return this.#smmu
+  }
+
+  /** The vCPU as a debugger gets it. */
+  get debugged(): DebuggedCpu {
+    return { sys: this.#sys, ...this.#vm.cpu, ram: this.#ram.bytes, ramBase: ARM64_MAP.RAM }
+  }
+
+  /** A debugger's end for the vCPU. */
+  debugTarget(): DebugTarget {
+    return new Arm64Target(this.debugged)
   }
 
   /** Takes the vCPU out of KVM_RUN once, as a signal would. */
