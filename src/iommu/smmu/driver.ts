@@ -294,6 +294,8 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
   }
 
   move(device: SmmuDevice, domain: SmmuDomain, nested: SmmuNested | undefined): void {
+    // What waits was asked of the table it leaves.
+    this.#endRequests(device)
     const { domain: old, atsOn } = device
     device.domain = domain
     device.nested = nested
@@ -310,7 +312,6 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
       this.commands.deviceTlbAll(device)
     }
     this.commands.complete()
-    this.#endRequests(device)
     this.trace('attach', device.bdf)
   }
 

@@ -319,17 +319,27 @@ export class BoundDevice implements IommufdObject {
 
   /** Answers INVALID to page requests of what leaves a table. */
   #answer(hwpt: Hwpt, pasid: number): void {
+    // A guest's own PASID table answers for every PASID.
+    const of = hwpt.ownsPasids ? undefined : pasid
     for (const device of this.#group.devices) {
-      device.#faults.forget(pasid)
-      hwpt.fault?.cancel(device, pasid)
+      device.#faults.forget(of)
+      hwpt.fault?.cancel(device, of)
     }
+  }
+
+  /** What a request under a PASID goes by: its own table, or the guest's that has them all. */
+  #tableOf(pasid: number): Hwpt | undefined {
+    const { attachments } = this.#group
+    const own = attachments.get(pasid)?.hwpt
+    const whole = attachments.get(NO_PASID)?.hwpt
+    return own ?? (whole?.ownsPasids ? whole : undefined)
   }
 
   /** A page request of the device: false when nobody takes it. */
   #take(fault: IommuFault): boolean {
     if (fault.type !== IOMMU_FAULT_PAGE_REQ) return false
     const group = this.#faults.add(fault)
-    const queue = this.#group.attachments.get(group.pasid)?.hwpt.fault
+    const queue = this.#tableOf(group.pasid)?.fault
     if (queue === undefined) {
       this.#faults.forget(group.pasid)
       return false

@@ -36,9 +36,9 @@ export class FaultGroups {
     return { pasid, faults, complete: true }
   }
 
-  /** Drops what is incomplete of a PASID. */
-  forget(pasid: number): void {
-    this.#partial = this.#partial.filter(f => pasidOf(f) !== pasid)
+  /** Drops what is incomplete, of a PASID (or of none) if that is given. */
+  forget(pasid: number | undefined): void {
+    this.#partial = this.#partial.filter(f => pasid !== undefined && pasidOf(f) !== pasid)
   }
 }
 

@@ -68,9 +68,10 @@ export class FaultQueue implements IommufdObject {
     return () => this.#listeners.delete(listener)
   }
 
-  /** Answers INVALID to everything of a device under one PASID (or none), read or not. */
-  cancel(device: BoundDevice, pasid: number): void {
-    const leaves = (g: FaultGroup) => g.device === device && g.pasid === pasid
+  /** Answers INVALID to everything of a device, under one PASID (or none) if that is given, read or not. */
+  cancel(device: BoundDevice, pasid: number | undefined): void {
+    const leaves = (g: FaultGroup) =>
+      g.device === device && (pasid === undefined || g.pasid === pasid)
     for (const group of this.#deliver.filter(leaves)) this.#answer(group, IOMMU_PAGE_RESP_INVALID)
     this.#deliver = this.#deliver.filter(g => !leaves(g))
     for (const [cookie, group] of this.#waiting) {

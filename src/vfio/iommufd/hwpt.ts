@@ -42,6 +42,8 @@ export interface Hwpt extends IommufdObject {
   readonly paging: HwptPaging
   /** Made with ALLOC_PASID. */
   readonly withPasids: boolean
+  /** PASIDs of what is on it are the guest's own: it is there for all of them. */
+  readonly ownsPasids: boolean
   /** Where page requests of what is on it go. */
   fault: FaultQueue | undefined
 }
@@ -64,6 +66,7 @@ export class HwptPaging implements Hwpt {
   readonly auto: boolean
   readonly nestParent: boolean
   readonly withPasids: boolean
+  readonly ownsPasids = false
   fault: FaultQueue | undefined = undefined
 
   /** EOPNOTSUPP, and what mapping everything into it refuses. */
@@ -113,6 +116,7 @@ export class HwptNested implements Hwpt {
   readonly paging: HwptPaging
   readonly table: NestedTable
   readonly withPasids: boolean
+  readonly ownsPasids: boolean
   fault: FaultQueue | undefined = undefined
   /** What it was made over: the domain itself, or a virtual IOMMU over it. */
   readonly #over: HwptPaging | Viommu
@@ -121,6 +125,7 @@ export class HwptNested implements Hwpt {
     this.paging = over.paging
     this.table = table
     this.withPasids = withPasids
+    this.ownsPasids = over instanceof Viommu
     this.#over = over
     over.users++
   }
@@ -209,8 +214,8 @@ function overVirtual(
     throw new ErrnoError('EINVAL', `${name}: data type ${data_type}, ${data_len} bytes`)
   if (!memory.copyIn(pointer(cmd.data_uptr), data.bytes))
     throw new ErrnoError('EFAULT', `${name}: the STE is not readable`)
-  const ste = data.ste as unknown as readonly [bigint, bigint]
-  return new HwptNested(over, over.virtual.nest([ste[0], ste[1]]), false)
+  const [low, high] = data.ste as unknown as readonly [bigint, bigint]
+  return new HwptNested(over, over.virtual.nest([low, high]), false)
 }
 
 function readStage1(name: string, cmd: AllocCall['cmd'], { memory }: Process) {

@@ -78,8 +78,8 @@ function execute(
   const commands = Array.from({ length: entry_num }, (_, i) => {
     const entry = iommu_viommu_arm_smmuv3_invalidate()
     readGrown(name, entry.bytes, entry_len, pointer(data_uptr) + i * entry_len, caller.memory)
-    const words = entry.cmd as unknown as readonly [bigint, bigint]
-    return [words[0], words[1]] as const
+    const [low, high] = entry.cmd as unknown as readonly [bigint, bigint]
+    return [low, high] as const
   })
   try {
     for (const command of commands) {
