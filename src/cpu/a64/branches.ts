@@ -68,19 +68,15 @@ export const HLT = raising('hlt', (m, imm) => m.system.halt(imm))
 const eret = routine('eret', m => m.system.exceptionReturn())
 export const ERET = (b: Emitter): void => b.call(eret)
 
-const HINTS: Readonly<Record<number, (m: A64Machine) => void>> = {
-  2: m => m.system.waitForEvent(),
-  3: m => m.system.waitForInterrupt(),
-  4: m => m.system.sendEvent(false),
-  5: m => m.system.sendEvent(true),
-}
-const hint = routine('hint', (m, op) => HINTS[op.imm]!(m))
+const wfe = routine('wfe', m => m.system.waitForEvent())
+const wfi = routine('wfi', m => m.system.waitForInterrupt())
+const sev = routine('sev', (m, op) => m.system.sendEvent(op.imm === 1))
 
-/** The hint space: WFE, WFI, SEV, SEVL; all others do nothing. */
-export function HINT(b: Emitter, f: { CRm: number; op2: number }): void {
-  const n = (f.CRm << 3) | f.op2
-  if (HINTS[n]) b.call(hint, { imm: n })
-}
+/** WFE (0) and WFI (1). */
+export const WAIT = (b: Emitter, op: number): void => b.call(op ? wfi : wfe)
+
+/** SEV (0) and SEVL (1). */
+export const SEND_EVENT = (b: Emitter, op: number): void => b.call(sev, { imm: op })
 
 const BARRIERS = { 4: 'dsb', 5: 'dmb', 6: 'isb' } as const
 const barrier = routine('barrier', (m, op) =>

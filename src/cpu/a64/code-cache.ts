@@ -24,6 +24,8 @@ export interface Block {
   readonly ahead: readonly number[]
   /** The last instruction sets NEXT. */
   readonly branches: boolean
+  /** Its first instruction alone, once somebody stepped. */
+  first: Block | undefined
 }
 
 const MOST_INSTRUCTIONS = 64
@@ -83,7 +85,15 @@ export function compileBlock(address: number, words: Int32Array): Block {
     aheads.push(ahead)
     if (ends) break
   }
-  return { address, words: words.slice(0, starts.length), ops, starts, ahead: aheads, branches }
+  const own = words.slice(0, starts.length)
+  return { address, words: own, ops, starts, ahead: aheads, branches, first: undefined }
+}
+
+/** The block's first `most` instructions. */
+function head(block: Block, most: number): Block {
+  if (block.starts.length <= most) return block
+  if (most > 1) return compileBlock(block.address, block.words.subarray(0, most))
+  return (block.first ??= compileBlock(block.address, block.words.subarray(0, 1)))
 }
 
 /** Finds or makes the block at a physical address. */
@@ -157,9 +167,7 @@ export class CodeCache {
  */
 export function runBlock(m: A64Machine, block: Block, most: number): number {
   const { r32 } = m.state
-  const n = block.starts.length
-  const whole = n <= most ? block : compileBlock(block.address, block.words.subarray(0, most))
-  const { ops, starts, ahead, branches } = whole
+  const { ops, starts, ahead, branches } = head(block, most)
   const count = starts.length
   const end = run(ops, m.state, m.memory, m)
   if (end === ops.length) {

@@ -60,7 +60,7 @@ const exceptionRows: Encoding[] = [
 /** Hints that have a name; the others are `hint #n`. */
 // biome-ignore format: table
 const HINT_NAMES: Readonly<Record<number, string>> = {
-  0: 'nop', 1: 'yield', 2: 'wfe', 3: 'wfi', 4: 'sev', 5: 'sevl', 6: 'dgh', 7: 'xpaclri', 8: 'pacia1716', 10: 'pacib1716',
+  0: 'nop', 1: 'yield', 6: 'dgh', 7: 'xpaclri', 8: 'pacia1716', 10: 'pacib1716',
   12: 'autia1716', 14: 'autib1716', 16: 'esb', 17: 'psb csync', 18: 'tsb csync', 20: 'csdb', 22: 'clearbhb', 24: 'paciaz', 25: 'paciasp',
   26: 'pacibz', 27: 'pacibsp', 28: 'autiaz', 29: 'autiasp', 30: 'autibz', 31: 'autibsp', 32: 'bti', 34: 'bti c',
   36: 'bti j', 38: 'bti jc',
@@ -81,8 +81,16 @@ const PSTATE_NAMES: ReadonlyMap<number, string> = new Map([
 // biome-ignore format: table
 const systemRows: Encoding[] = [
   row('HINT', 'hint', '1101010100 0 00 011 0010 CRm:4 op2:3 11111', {
-    emit: branches.HINT, ends: true, special: 'events and interrupts, waited for',
+    emit: () => {}, // what is not one of the two rows below does nothing
     print: f => HINT_NAMES[(f.CRm << 3) | f.op2] ?? `hint ${hex((f.CRm << 3) | f.op2)}`,
+  }),
+  row('WFE/WFI', 'hint', '1101010100 0 00 011 0010 0000 01 op 11111', {
+    emit: (b, f) => branches.WAIT(b, f.op), ends: true, special: 'waits',
+    print: f => (f.op ? 'wfi' : 'wfe'),
+  }),
+  row('SEV/SEVL', 'hint', '1101010100 0 00 011 0010 0000 10 op 11111', {
+    emit: (b, f) => branches.SEND_EVENT(b, f.op), ends: true,
+    print: f => (f.op ? 'sevl' : 'sev'),
   }),
   row('CLREX', 'barrier', '1101010100 0 00 011 0011 CRm:4 010 11111', {
     emit: branches.CLREX, print: f => (f.CRm === 15 ? 'clrex' : `clrex ${hex(f.CRm)}`),
