@@ -112,11 +112,11 @@ function build(op: LaneOp, shape: Shape, size: Size): Routine<A64Machine> {
   /** Records saturation, and zeroes what lies above the result. */
   function finish(m: A64Machine, d: number, count: number, upper: number): void {
     recordSaturation(m)
-    const whole = shape === 'narrow' && upper !== 0
-    if (!whole) m.state.lanes.clearAbove(d, count << sizes.result)
+    const keepsLower = shape === 'narrow' && upper !== 0
+    if (!keepsLower) m.state.lanes.clearAbove(d, count << sizes.result)
   }
 
-  /** Number of the first lane of the first and the second half of a source. */
+  /** Index of a lane of a slot. */
   const start = (v: LaneViews, s: Size, slot: number, lane: number) => v.index(s, slot) + lane
 
   if (byNumber && shape === 'same')
