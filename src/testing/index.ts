@@ -21,6 +21,12 @@ export {
   READ_WRITE,
 } from './builders.js'
 export { type TestDeviceOptions, testDevice } from './devices.js'
+export type { GuestArchitecture } from './kvm/architecture.js'
+export { ARM64_GUEST, ARM64_REG, getOneReg, setOneReg, showToEl0 } from './kvm/arm64.js'
+export type { ElfSymbol } from './kvm/elf-symbols.js'
+export * from './kvm/exceptions.js'
+export { type GuestStop, GuestVcpu, GuestVm, type GuestVmOptions } from './kvm/guest-vm.js'
+export { GuestAssertionError, UCALL, type Ucall, UnhandledExceptionError } from './kvm/ucall.js'
 export { type MatcherResult, matchers } from './matchers.js'
 export { type BenchFunction, Container, Device, Program } from './program.js'
 export { install, type TestRunner } from './setup.js'

@@ -93,6 +93,13 @@ export class Mmu implements MemoryPort {
     return failed === 0 ? this.regime.output : -1
   }
 
+  /** The registers that translating an address goes by now, which is SCTLR_EL1 alone while stage 1 is off. */
+  usedFor(hi: number): readonly SystemRegister[] {
+    const { sctlr, tcr, mair, ttbr0, ttbr1 } = this.#control
+    if (!this.regime.enabled) return [sctlr]
+    return [sctlr, tcr, mair, (hi & 0x80_0000) === 0 ? ttbr0 : ttbr1]
+  }
+
   // ---- the port ----
 
   load(hi: number, lo: number, size: number, access: number): number {

@@ -1,7 +1,7 @@
 // Memory that is looked at: the MMU with watchpoints in front of it, and with strict synchronisation's question whether
 // an access went by a register whose write still waits. The core puts it in the MMU's place while there is a reason.
 
-import { join } from '../../base/addr.js'
+import { highHalf, join } from '../../base/addr.js'
 import type { Debug } from './debug.js'
 import { LSC } from './debug-match.js'
 import { DATA_ABORT, type Mmu } from './mmu.js'
@@ -107,7 +107,8 @@ export class WatchedMemory implements MemoryPort {
 
   #used(address: bigint, size: number, el: number, what: number): void {
     const { pc } = this.#state
-    if (this.#sync.waits('translation')) this.#sync.usedAll('translation', pc)
+    if (this.#sync.waits('translation'))
+      for (const register of this.#mmu.usedFor(highHalf(address))) this.#sync.used(register, pc)
     if (this.#sync.waits('debug') && this.#debug.watchpointDiffers(address, size, el, what))
       this.#sync.usedAll('debug', pc)
   }

@@ -17,7 +17,7 @@ import { type ElfSymbol, symbolsOf, textAt } from './elf-symbols.js'
 import { assert_on_unhandled_exception } from './exceptions.js'
 import { assertionOf, readUcall, UCALL, UCALL_BYTES, type Ucall } from './ucall.js'
 
-const RAM_BYTES = 4 << 20
+const RAM_BYTES = 1 << 20
 const STACK_BYTES = 0x4000
 
 /** Why a vCPU stopped. */
@@ -31,7 +31,7 @@ export type GuestStop =
 
 /** What may differ from one guest VM to the next. */
 export interface GuestVmOptions {
-  /** Bytes of guest memory. Default 4 MiB. */
+  /** Bytes of guest memory. Default 1 MiB. */
   readonly ramBytes?: number
   /** The process to make the calls in. Default: one of a machine of its own. */
   readonly sys?: Sys
@@ -60,6 +60,7 @@ export class GuestVm {
   /** Offset of the last page that `alloc` gave away; it takes from the end. */
   #free: number
   #vcpus = 0
+  readonly #held: { fd: number; vaddr: bigint; length: number }[] = []
 
   constructor(architecture: GuestArchitecture, image: Uint8Array, options: GuestVmOptions = {}) {
     const { ramBytes = RAM_BYTES, sys = architecture.machine().sys } = options
@@ -122,11 +123,23 @@ export class GuestVm {
   vcpu(entry: string, ...args: readonly bigint[]): GuestVcpu {
     const fd = this.sys.ioctl(this.fd, KVM_CREATE_VCPU, this.#vcpus++)
     const length = this.sys.ioctl(this.#kvm, KVM_GET_VCPU_MMAP_SIZE)
-    const page = this.sys.mmap({ fd, offset: 0n, length }).bytes
+    const { bytes: page, vaddr } = this.sys.mmap({ fd, offset: 0n, length })
     const stack = this.alloc(STACK_BYTES) + BigInt(STACK_BYTES)
     const vcpu = new GuestVcpu(this, fd, page, stack)
+    this.#held.push({ fd, vaddr, length })
     vcpu.call(entry, ...args)
     return vcpu
+  }
+
+  /** Gives the machine back what it holds: descriptors and memory. Nothing of it may be used after that. */
+  close(): void {
+    for (const { fd, vaddr, length } of this.#held.splice(0)) {
+      this.sys.munmap(vaddr, length)
+      this.sys.close(fd)
+    }
+    this.sys.close(this.fd)
+    this.sys.close(this.#kvm)
+    this.sys.munmap(this.#memory.vaddr, this.ramBytes)
   }
 }
 

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { afterEach, describe, expect, it } from 'vitest'
 import * as uapi from '../../../src/cpu/kvm/uapi/arm64.js'
 import { ARM64_GUEST, ARM64_REG, getOneReg, showToEl0 } from '../../../src/testing/kvm/arm64.js'
 import * as library from '../../../src/testing/kvm/exceptions.js'
@@ -36,13 +36,27 @@ const IMAGE_V2 = image('exceptions-v2-arm64.elf')
 
 /** The bytes of a function of an image. */
 function codeOf(name: string, symbol: string, length: number) {
-  const vm = new GuestVm(ARM64_GUEST, image(name))
+  const vm = guest(image(name))
   return { bytes: vm.bytes(vm.symbol(symbol), length) }
+}
+
+/** All VMs here share a machine. */
+const { sys } = ARM64_GUEST.machine()
+const open: GuestVm[] = []
+afterEach(() => {
+  for (const vm of open.splice(0)) vm.close()
+})
+
+/** A VM that the test leaves behind. */
+function guest(elf = IMAGE): GuestVm {
+  const vm = new GuestVm(ARM64_GUEST, elf, { sys })
+  open.push(vm)
+  return vm
 }
 
 /** A VM with tables and a vCPU with vectors, about to call a function. */
 function prepared(entry: string, args: bigint[] = [], elf = IMAGE) {
-  const vm = new GuestVm(ARM64_GUEST, elf)
+  const vm = guest(elf)
   vm_init_descriptor_tables(vm)
   const vcpu = vm.vcpu(entry, ...args)
   vcpu_init_descriptor_tables(vcpu)
@@ -63,7 +77,7 @@ const frameOf = (vm: GuestVm) => {
 
 describe('tables', () => {
   it('A-12: vm_init puts the address of a zeroed table into a guest global, vcpu_init sets VBAR_EL1', () => {
-    const vm = new GuestVm(ARM64_GUEST, IMAGE)
+    const vm = guest()
     const global = vm.symbol('exception_handlers')
     expect(vm.read64(global)).toBe(0n)
     vm_init_descriptor_tables(vm)
@@ -78,7 +92,7 @@ describe('tables', () => {
   })
 
   it('A-12: without either an exception does not reach a handler', () => {
-    const vm = new GuestVm(ARM64_GUEST, IMAGE)
+    const vm = guest()
     expect(() =>
       vm_install_sync_handler(vm, VECTOR_SYNC_CURRENT, ESR_EC_BRK_INS, 'record'),
     ).toThrow(/vm_init_descriptor_tables/)
@@ -93,7 +107,7 @@ describe('tables', () => {
     ['a class past the last', () => [VECTOR_SYNC_CURRENT, 64]],
     ['a negative class', () => [VECTOR_SYNC_CURRENT, -1]],
   ])('A-14: the synchronous form refuses %s', (_, numbers) => {
-    const vm = new GuestVm(ARM64_GUEST, IMAGE)
+    const vm = guest()
     vm_init_descriptor_tables(vm)
     const [vector, ec] = numbers() as [number, number]
     expect(() => vm_install_sync_handler(vm, vector, ec, 'record')).toThrow()
@@ -101,13 +115,13 @@ describe('tables', () => {
   })
 
   it.each([0, 4, 8, 12, 16])('A-14: the other form refuses vector %i', vector => {
-    const vm = new GuestVm(ARM64_GUEST, IMAGE)
+    const vm = guest()
     vm_init_descriptor_tables(vm)
     expect(() => vm_install_exception_handler(vm, vector, 'record')).toThrow()
   })
 
   it('A-13, A-14: the later names and the older ones fill the same places, class 0 for what has none', () => {
-    const vm = new GuestVm(ARM64_GUEST, IMAGE)
+    const vm = guest()
     vm_init_descriptor_tables(vm)
     const table = vm.read64(vm.symbol('exception_handlers'))
     const at = (vector: number, ec: number) => vm.read64(table + BigInt(8 * (64 * vector + ec)))
