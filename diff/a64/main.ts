@@ -23,7 +23,7 @@ const HELP = `npm run diff:a64 [-- OPTIONS]
   --show N       differences shown a row (default 2)
   --record FILE  write a selection of the cases with QEMU's answers, --each N of a row (default 7)
   --help         this text
-QEMU_AARCH64 and AARCH64_GCC name other programs. The exit status is 1 when a case differs.`
+QEMU_AARCH64 and AARCH64_GCC name other programs. The exit status is 1 when a case differs, 2 without QEMU.`
 
 /** Cases of one run of the runner program. */
 const BATCH = SLOT_COUNT
@@ -151,7 +151,13 @@ function main(args: readonly string[]): number {
       c.name === 'LDXR/STXR' || c.name === c.group || c.group === 'undefined' ? 10 * each : each
     if (lines.length < most) lines.push(toLine(c, o))
   }
-  const qemu = new QemuRunner()
+  let qemu: QemuRunner
+  try {
+    qemu = new QemuRunner()
+  } catch (e) {
+    console.error(`no qemu-aarch64 or cross compiler: ${(e as Error).message}`)
+    return 2
+  }
   console.log(
     `${qemu.version}, ${PROCESSORS.later} (${PROCESSORS.plain} for undefined), seed ${options.seed}`,
   )
