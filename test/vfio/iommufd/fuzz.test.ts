@@ -58,14 +58,18 @@ class Ids {
   }
 }
 
-const OBJECTS = ['ioas', 'hwpt', 'parent', 'nested', 'fault', 'device']
+const OBJECTS = ['ioas', 'hwpt', 'parent', 'nested', 'fault', 'device', 'viommu', 'vdevice']
 const TABLES = ['ioas', 'hwpt', 'hwpt', 'parent', 'nested', 'nested']
 
-describe('random commands', () => {
-  it.each([1, 2, 3, 4, 5, 6, 7, 8])('seed %i', seed => {
+describe.each([
+  ['vt-d', [1, 2, 3, 4, 5, 6, 7, 8]],
+  ['smmuv3', [21, 22, 23, 24, 25, 26]],
+] as const)('random commands over %s', (iommu, seeds) => {
+  it.each(seeds)('seed %i', seed => {
     const next = random(seed)
     const pick = <T>(list: readonly T[]): T => list[next(list.length)]!
-    const b = iommufdBench({ devices: [[dmaCopy, dmaCopy], [faulty]], acs: false })
+    const devices = [[dmaCopy, dmaCopy], [faulty]]
+    const b = iommufdBench({ iommu, devices, acs: false } as Parameters<typeof iommufdBench>[0])
     const programs = [0, 1].map(i => {
       const sys = b.spawn({ memlock: i === 0 ? 2 ** 20 : 24 * 4096 })
       const u = user(b, sys)
@@ -123,6 +127,47 @@ describe('random commands', () => {
               { flags: flags([0, 8, 8, 12]), fault_id: ids.any('fault') },
             ),
           ),
+        () => {
+          const arg = { type: pick([1, 1, 1, 0, 2]), dev_id: dev(), hwpt_id: ids.any('parent') }
+          const call = uapi.iommu_viommu_alloc(arg)
+          u.call(uapi.IOMMU_VIOMMU_ALLOC, call)
+          ids.keep('viommu', call.out_viommu_id)
+        },
+        () => {
+          const arg = { viommu_id: ids.any('viommu'), dev_id: dev(), virt_id: BigInt(next(4)) }
+          const call = uapi.iommu_vdevice_alloc(arg)
+          u.call(uapi.IOMMU_VDEVICE_ALLOC, call)
+          ids.keep('vdevice', call.out_vdevice_id)
+        },
+        () => {
+          const low = BigInt(pick([0xb, 0xb, 0x9, 0x1, 0, 0xf, 0x21])) | (BigInt(next(16)) << 12n)
+          const high = BigInt(pick([0, 1, 2, 0x1000_0001, 0x800_0000, 0x2000_0000]))
+          const { bytes } = uapi.iommu_hwpt_arm_smmuv3({
+            ste: [low | (BigInt(next(8)) << 59n), high],
+          })
+          const init = {
+            data_type: uapi.IOMMU_HWPT_DATA_ARM_SMMUV3,
+            data_len: bytes.length,
+            data_uptr: userBytes(u.sys, bytes),
+            flags: flags([0, 0, 4]),
+            fault_id: ids.any('fault'),
+          }
+          ids.keep('nested', u.hwpt(dev(), ids.any('viommu'), init))
+        },
+        () => {
+          const opcode = pick([0x05, 0x06, 0x10, 0x11, 0x12, 0x13, 0x30, 0x40, 0x28, next(256)])
+          const low = BigInt(opcode) | (BigInt(next(2 ** 20)) << 8n) | (BigInt(next(4)) << 32n)
+          const high = address() | BigInt(next(0x1000))
+          const bytes = new Uint8Array(BigUint64Array.of(low, high, 0x30n, 0n).buffer)
+          const arg = uapi.iommu_hwpt_invalidate({
+            hwpt_id: ids.any('viommu'),
+            data_type: uapi.IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3,
+            data_uptr: userBytes(u.sys, bytes),
+            entry_len: 16,
+            entry_num: 2,
+          })
+          u.call(uapi.IOMMU_HWPT_INVALIDATE, arg)
+        },
         () => {
           const some = { addr: address(), npages: BigInt(next(9)) }
           return u.invalidate(ids.any('nested'), [some, { npages: ALL }])
