@@ -1,9 +1,9 @@
 // Instruction cases: what they hold, how the runner program reads and writes them, and running one on our core.
 // A state is 196 words of 32 bits: X0 to X30, SP, NZCV, FPCR, FPSR, V0 to V31, as in the runner's `struct registers`.
 
-import { ABORT, EC, SLOT } from '../../src/cpu/a64/registers.js'
+import { EC, SLOT } from '../../src/cpu/a64/registers.js'
 import { Draw } from '../random.js'
-import { FlatMachine, FlatRegion } from './flat.js'
+import type { Subject } from './subjects.js'
 
 /** Where the runner puts code and data; slots are 64 words, and code starts in their middle. */
 export const CODE = 0x10_0000_0000
@@ -171,30 +171,25 @@ function signalOf(ec: number, iss: number): number {
   }
 }
 
-/** Makes a function that runs cases on one core of ours. */
-export function caseRunner(): (c: Case) => Outcome {
-  const code = new FlatRegion(CODE, 4 * SLOT_WORDS * SLOT_COUNT)
-  const data = new FlatRegion(WINDOW, WINDOW_BYTES)
-  const machine = new FlatMachine([code, data])
-  const { state } = machine
+/** Makes a function that runs cases on a core of ours. */
+export function caseRunner(subject: Subject): (c: Case) => Outcome {
+  const { state, code, window } = subject
   const { r32 } = state
-  const window = data.words
   return c => {
     let x = c.seed | 0
     for (let i = 0; i < 1024; i++) window[i] = x = (Math.imul(x, 1664525) + 1013904223) | 0
     const first = SLOT_WORDS * c.slot
-    code.words.fill(0, first, first + SLOT_WORDS)
-    code.words.set(c.words, first + FIRST_WORD)
+    code.fill(0, first, first + SLOT_WORDS)
+    code.set(c.words, first + FIRST_WORD)
     const s = stateOf(c)
     r32.set(s.subarray(0, STATE.NZCV), 2 * SLOT.X0)
     r32[2 * SLOT.NZCV] = s[STATE.NZCV]!
     r32[2 * SLOT.FPCR] = s[STATE.FPCR]!
     r32[2 * SLOT.FPSR] = s[STATE.FPSR]!
     r32.set(s.subarray(STATE.V), 2 * SLOT.V)
-    state.pc = BigInt(codeAddress(c.slot))
-    state.clearExclusive()
-    machine.run(100)
-    const signal = state.abort === ABORT.EXCEPTION ? signalOf(state.ec, state.iss) : 0
+    subject.start(BigInt(codeAddress(c.slot)))
+    const raised = subject.run(100)
+    const signal = raised ? signalOf(raised.ec, raised.iss) : 0
     let hash = 2166136261 | 0
     for (let i = 0; i < 1024; i++) hash = Math.imul(hash ^ window[i]!, 16777619)
     s.set(r32.subarray(2 * SLOT.X0, 2 * SLOT.X0 + STATE.NZCV))

@@ -14,12 +14,14 @@ import {
 } from './cases.js'
 import { drawCase, type Kind, kinds } from './generate.js'
 import { PROCESSORS, QemuRunner } from './qemu.js'
+import { coreSubject, flatSubject } from './subjects.js'
 
 const HELP = `npm run diff:a64 [-- OPTIONS]
   --cases N      cases a group (default 20000)
   --seed N       of the draws (default 1)
   --group TEXT   only groups whose name contains TEXT; --list names them
   --row TEXT     only rows whose name contains TEXT
+  --core         on the whole core, at EL0 with translation on, instead of the flat machine
   --show N       differences shown a row (default 2)
   --record FILE  write a selection of the cases with QEMU's answers, --each N of a row (default 7)
   --help         this text
@@ -34,7 +36,7 @@ interface Failure {
   readonly theirs: Outcome
 }
 
-const run = caseRunner()
+const run = caseRunner(process.argv.includes('--core') ? coreSubject() : flatSubject())
 
 function ours(c: Case): Outcome {
   try {

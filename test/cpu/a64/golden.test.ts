@@ -4,14 +4,20 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { caseRunner, differences, fromLine, toLine } from '../../../diff/a64/cases.js'
+import { coreSubject, flatSubject } from '../../../diff/a64/subjects.js'
 import { disassemble } from '../../../src/cpu/a64/disassemble.js'
 
 const golden = new URL('../../golden/a64/instructions.txt', import.meta.url)
 const lines = readFileSync(golden, 'utf8').trimEnd().split('\n').slice(1)
 
+const subjects = [
+  ['a flat machine', flatSubject],
+  ['the core at EL0 with translation on', coreSubject],
+] as const
+
 describe('recorded instructions', () => {
-  it(`do what qemu-aarch64 did, ${lines.length} cases`, () => {
-    const run = caseRunner()
+  it.each(subjects)(`do on %s what qemu-aarch64 did, ${lines.length} cases`, (_name, subject) => {
+    const run = caseRunner(subject())
     const found = lines.flatMap(line => {
       const { c, o } = fromLine(line)
       const text = differences(run(c), o)
