@@ -54,14 +54,6 @@ export function loadMachine(
   return parseMachine(json, path)
 }
 
-/** The same for commands that look into VT-d. */
-export function loadVtdMachine(path: string | undefined): MachineDescription {
-  const description = loadMachine(path)
-  if (description.iommu === 'smmuv3')
-    throw new UsageError(`machine file ${path}: this command looks into VT-d only`)
-  return description
-}
-
 /** Checks a parsed machine file. */
 export function parseMachine(json: unknown, path: string): AnyDescription {
   const wrong = (what: string) => new UsageError(`machine file ${path}: ${what}`)

@@ -2,13 +2,13 @@
 // the guest, and looks again at each bind and DMA of the PASID; what is printed is the last look at which the
 // address translated, or else the last look of all. With nothing bound, that is the moment before teardown.
 
-import { Command } from 'commander'
+import { Command, Option } from 'commander'
 import { formatBdf, hex, join, parseBdf } from '../base/addr.js'
 import { type WalkTree, walkTree, walkTreeText } from '../explain/index.js'
-import { createMachine, type Machine } from '../machine.js'
+import { createMachine, type IommuUnit, type Machine } from '../machine.js'
 import '../vmm/trace.js'
-import { GUEST, readImage, runGuest } from './guest.js'
-import { loadVtdMachine } from './machine-file.js'
+import { guestOf, readImage, runGuest } from './guest.js'
+import { loadMachine } from './machine-file.js'
 import { formatTime, style, toJson, UsageError } from './output.js'
 
 interface WalkOptions {
@@ -17,6 +17,7 @@ interface WalkOptions {
   readonly device?: string
   readonly guest?: string
   readonly machine?: string
+  readonly iommu: 'vt-d' | 'smmuv3'
   readonly write?: boolean
   readonly full?: boolean
   readonly json?: boolean
@@ -40,7 +41,12 @@ export function walkCommand(finish: (status: number) => void): Command {
     .option('--device <BDF>', 'which function (default: the one passed through)')
     .option('--write', 'walk for a write rather than a read')
     .option('--full', 'also print the second-stage walk of every first-stage entry')
-    .option('--guest <ELF>', 'guest image: a static x86-64 ELF (default: the SVA guest)')
+    .addOption(
+      new Option('--iommu <kind>', 'the default machine with this IOMMU')
+        .choices(['vt-d', 'smmuv3'])
+        .default('vt-d'),
+    )
+    .option('--guest <ELF>', 'guest image: a static ELF for the machine (default: its SVA guest)')
     .option('--machine <FILE>', 'machine description, JSON (see docs/guides/machine-files.md)')
     .option('--json', 'print as JSON')
     .action((options: WalkOptions) => finish(walk(options)))
@@ -48,8 +54,9 @@ export function walkCommand(finish: (status: number) => void): Command {
 
 function walk(o: WalkOptions): number {
   const pasid = o.pasid === undefined ? -1 : number('--pasid', o.pasid, 0xf_ffffn)
-  const image = readImage(o.guest ?? GUEST)
-  const machine = createMachine(loadVtdMachine(o.machine))
+  const description = loadMachine(o.machine, o.iommu)
+  const image = readImage(o.guest ?? guestOf(description), description.iommu)
+  const machine: Machine<IommuUnit> = createMachine(description)
   const bdf = deviceOf(machine, o.device)
   if (o.iova === undefined)
     throw new UsageError(`walk: give --iova; ${used(machine, image, bdf, pasid)}`)
@@ -69,7 +76,7 @@ function walk(o: WalkOptions): number {
 
 /** Runs the guest and keeps the look that says most. */
 function run(
-  machine: Machine,
+  machine: Machine<IommuUnit>,
   image: Uint8Array,
   bdf: number,
   pasid: number,
@@ -104,7 +111,7 @@ function run(
 }
 
 /** What to ask for instead: the pages that the device used under the PASID. */
-function used(machine: Machine, image: Uint8Array, bdf: number, pasid: number): string {
+function used(machine: Machine<IommuUnit>, image: Uint8Array, bdf: number, pasid: number): string {
   const pages = new Set<bigint>()
   const pasids = new Set<number>()
   const stop = machine.trace.listen('dma', e => {
@@ -127,7 +134,7 @@ function used(machine: Machine, image: Uint8Array, bdf: number, pasid: number): 
     : `${who} the device used no address${hint}`
 }
 
-function deviceOf(machine: Machine, text: string | undefined): number {
+function deviceOf(machine: Machine<IommuUnit>, text: string | undefined): number {
   const there = machine.fabric.functions()
   if (text === undefined) {
     if (!there[0]) throw new UsageError('the machine has no device to pass through')

@@ -199,6 +199,16 @@ describe('vfio-emu walk', () => {
       .replace(/[0-9.]+ µs/, '… µs')
     await expect(shape).toMatchFileSnapshot('../golden/explain/walk-main-job.txt')
   })
+  it('prints how an address of the arm64 main job is translated, from the STE on', async () => {
+    const args = ['--iommu', 'smmuv3', '--pasid', '5', '--iova', '0x7e1000008000', '--write']
+    const { status, stdout } = await cli('walk', ...args)
+    expect(status).toBe(0)
+    const shape = stdout
+      .replace(/\b[0-9a-f]{16}\b/g, '················')
+      .replace(/0x[0-9a-f]{4,}/g, '0x…')
+      .replace(/[0-9.]+ µs/, '… µs')
+    await expect(shape).toMatchFileSnapshot('../golden/explain/walk-arm64-main-job.txt')
+  })
   it('says the same as JSON, and what is missing by its status', async () => {
     const { status, stdout } = await cli('walk', '--pasid', '1', '--iova', '0x1000', '--json')
     expect(status).toBe(1)

@@ -137,7 +137,6 @@ describe('vfio-emu run', () => {
     ['stalls behind VT-d',        () => ['run', '--machine', file('stall.json', '{"devices":[{"at":"0000:01:00.0","model":"dma-copy","stalls":true}]}')], /with an SMMUv3/],
     ['an x86-64 guest on arm64',  () => ['run', '--iommu', 'smmuv3', '--guest', file('x86', guest)],  /machine 62 is not arm64/],
     ['both with a file',          () => ['run', '--iommu', 'both', '--trace', join(folder, 't')],  /both goes with the default machines/],
-    ['a walk behind an SMMUv3',   () => ['walk', '--iova', '0', '--machine', file('w.json', '{"iommu":"smmuv3","devices":[{"at":"0000:01:00.0","model":"dma-copy"}]}')], /VT-d only/],
     ['an unknown key',            () => ['run', '--machine', file('key.json', '{"cpus":4}')],     /unknown key 'cpus'/],
     ['an unwritable trace',       () => ['run', '--trace', join(folder, 'no/such/dir')],          /cannot write trace/],
     ['an unknown structure',      () => ['abi', 'vfio_dma_map'],                                  /did you mean .*vfio_iommu_type1_dma_map/],
