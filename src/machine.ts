@@ -4,6 +4,7 @@
 import { formatBdf, parseBdf } from './base/addr.js'
 import { VirtualClock } from './base/clock.js'
 import { TraceBus, type TraceName } from './base/trace.js'
+import { type ConfidentialDma, ConfidentialDmaChecker } from './confidential-dma.js'
 import {
   type CpuArchitecture,
   createSevPlatform,
@@ -12,6 +13,7 @@ import {
   type SevOptions,
   type SevPlatform,
 } from './cpu/index.js'
+import type { GuestMemfdOptions } from './cpu/kvm/memory/private-memory.js'
 import { PHYSICAL_ADDRESS_BITS } from './cpu/x86/cpuid.js'
 import type { Progress, Snapshot } from './history/index.js'
 import { HistoryKeeper } from './history/keeper.js'
@@ -90,6 +92,13 @@ export interface MachineDescription {
    * `staleUses`, and `stale-use` on the trace bus. Every use then walks; software sees no difference.
    */
   readonly detectStaleUse?: boolean
+  /** What guest_memfds of KVM are like, and who keeps devices off what guests made private. */
+  readonly guestMemfd?: GuestMemfdOptions
+  /**
+   * Names DMA that reaches for private or encrypted memory of guests, before it moves a byte, with what became of the
+   * page and of the device's way to it: `confidentialDmas`, and `confidential-dma` on the trace bus.
+   */
+  readonly detectConfidentialDma?: boolean
   /** Keeps everything that comes to the machine, so that it can be saved (`Machine.save`). Default false. */
   readonly record?: boolean
   /** Devices that are no PCI functions: a requester id, and the function whose group they share. */
@@ -144,6 +153,8 @@ export interface Machine<Unit extends IommuUnit = VtdUnit> {
   readonly vfio: Vfio
   /** The security processor of a host with SEV. */
   readonly sev: SevPlatform | undefined
+  /** What `detectConfidentialDma` found, in order. */
+  readonly confidentialDmas: readonly ConfidentialDma[]
   /** What `detectStaleUse` found, in order. */
   readonly staleUses: readonly StaleUse[]
   /** System calls of the first process. */
@@ -195,6 +206,9 @@ export function createMachine(
     ? new StaleUseDetector(clock, trace, memory, { base: 0, bytes })
     : undefined
   if (staleUse) watchRam(bytes, staleUse)
+  const confidential = description.detectConfidentialDma
+    ? new ConfidentialDmaChecker(memory, clock, trace)
+    : undefined
   if (recorder) watchRam(bytes, recorder)
   const ram = memory.addRam(0, bytes)
   const frames = new FrameAllocator(memory, ram, MIB)
@@ -253,6 +267,7 @@ export function createMachine(
     cpu,
     pasidSource: pasidsOf(ioasid),
     ...(sev && { sev }),
+    ...(description.guestMemfd && { guestMemfd: description.guestMemfd }),
   })
   const holdings = () => ({ ...vfio.holdings(), pasids: ioasid.held, pins: frames.pins })
   const identity = identityOf(description)
@@ -275,6 +290,7 @@ export function createMachine(
     interrupts,
     vfio,
     sev,
+    confidentialDmas: confidential?.found ?? [],
     staleUses: staleUse?.uses ?? [],
     sys,
     spawn: options => history.spawn(options),
@@ -304,7 +320,15 @@ function sevOf(
 
 /** What a machine is made of, as text; how it is observed is no part of it. */
 function identityOf(description: MachineDescription | SmmuMachineDescription): string {
-  const { devices = [], record, detectStaleUse, drivers, sev, ...rest } = description
+  const {
+    devices = [],
+    record,
+    detectStaleUse,
+    detectConfidentialDma,
+    drivers,
+    sev,
+    ...rest
+  } = description
   const models = devices.map(({ at, model, vfs = 0 }) => ({ at, model: model.name, vfs }))
   const made = { ...rest, devices: models, drivers: drivers !== undefined }
   // Who computes SEV's primitives changes nothing.

@@ -16,7 +16,13 @@ declare module '../base/trace.js' {
     /** A range was mapped for DMA. */
     'vfio.map': { iova: bigint; vaddr: bigint; size: bigint; read: boolean; write: boolean }
     /** Part of a mapping left the IOMMU because its guest made the pages private, or came back. */
-    'vfio.withdraw': { iova: bigint; size: bigint; withdrawn: boolean }
+    'vfio.withdraw': {
+      iova: bigint
+      size: bigint
+      /** Host physical address of its first page; -1 when nothing is pinned for it. */
+      hpa: number
+      withdrawn: boolean
+    }
     /** A mapping was removed, whole. */
     'vfio.unmap': { iova: bigint; size: bigint }
     /** A PASID was handed out, or a range given back. */

@@ -63,7 +63,7 @@ export class WithdrawnMappings {
     for (const [m, from, count] of this.#overlapping(memory, first, pages)) {
       for (const domain of domains) domain.unmap(m.iovaPage + from, count)
       any = true
-      this.#tell(m.iovaPage + from, count, true)
+      this.#tell(m, from, count, true)
     }
     if (any) for (const domain of domains) domain.flush()
   }
@@ -75,7 +75,7 @@ export class WithdrawnMappings {
         if (memory.withdrawals.has(m.vaddrPage + i)) continue
         for (const domain of this.#parts.domains) mapPage(domain, m, i)
       }
-      this.#tell(m.iovaPage + from, count, false)
+      this.#tell(m, from, count, false)
     }
   }
 
@@ -92,10 +92,12 @@ export class WithdrawnMappings {
     }
   }
 
-  #tell(iovaPage: number, pages: number, withdrawn: boolean): void {
+  #tell(m: DmaMapping, from: number, pages: number, withdrawn: boolean): void {
     if (!this.#point.on) return
     const bytes = (n: number) => BigInt(n) * BigInt(PAGE_SIZE)
-    this.#point.emit({ iova: bytes(iovaPage), size: bytes(pages), withdrawn })
+    const frame = frameOf(m, from)
+    const hpa = frame < 0 ? -1 : frame * PAGE_SIZE
+    this.#point.emit({ iova: bytes(m.iovaPage + from), size: bytes(pages), hpa, withdrawn })
   }
 }
 

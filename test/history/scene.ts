@@ -67,14 +67,21 @@ export interface Scene {
   readonly id: number
 }
 
-/** Sets everything up and rings the doorbell: the page request waits for an answer. */
-export function begin(machine: Machine): Scene {
+/**
+ * Sets everything up and rings the doorbell: the page request waits for an answer. `before` runs when the guest's memory
+ * is there and no PASID yet.
+ */
+export function begin(
+  machine: Machine,
+  before: (sys: Sys, table: bigint) => void = () => {},
+): Scene {
   const sys = machine.spawn({ memlock: 2 ** 26 })
   const container = sys.open('/dev/vfio/vfio')
   const group = sys.open(machine.groupOf('0000:01:00.0'))
   sys.ioctl(group, uapi.VFIO_GROUP_SET_CONTAINER, s32(container))
   sys.ioctl(container, uapi.VFIO_SET_IOMMU, uapi.VFIO_TYPE1_NESTING_IOMMU)
   const guest = sys.mmap(0x10000)
+  before(sys, guest.vaddr)
   const size = 0x10000n
   const flags = 3
   const map = uapi.vfio_iommu_type1_dma_map({ flags, vaddr: guest.vaddr, iova: 0n, size })

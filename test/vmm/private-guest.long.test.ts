@@ -1,33 +1,46 @@
-// The conversion cases (D-29) in every arrangement: vCPUs, slots that share one file, every word looked at.
+// The conversion cases (D-28, D-29) with a guest that gcc built, its VMM in TypeScript: vCPUs taken in turns, slots that
+// share one file, without and with fallocate; in a long run every arrangement, and every word looked at.
 import { expect, it } from 'vitest'
+import { isLong, PATIENCE } from '../support/long.js'
 import { conversionsOf, runPrivateGuest } from './private.js'
 
-const long = process.env['VFIO_EMU_LONG'] !== undefined
+const arrangements: [number, number, boolean][] = isLong
+  ? [
+      [1, 1, true],
+      [1, 4, false],
+      [2, 1, false],
+      [3, 4, false],
+      [4, 2, false],
+      [8, 8, false],
+    ]
+  : [[1, 2, false]]
 
-it.runIf(long).each([
-  [1, 1, true],
-  [1, 4, false],
-  [2, 1, false],
-  [3, 4, false],
-  [4, 2, false],
-  [8, 8, false],
-])(
-  'D-29: %i vCPUs, %i slots, every word %s',
+it.each(arrangements)(
+  'D-29: %i vCPUs convert, %i slots, every word %s',
   (vcpus, slots, everyWord) => {
-    const { end } = runPrivateGuest({ program: 'conversions', vcpus, slots, everyWord })
+    const given = { program: 'conversions', vcpus, slots, everyWord } as const
+    const { end, machine, sys, used } = runPrivateGuest(given)
     expect(end).toEqual({ done: vcpus, failure: undefined, conversions: conversionsOf(vcpus) })
+    // F-5: closed in its own order, nothing is left.
+    sys.exit()
+    expect(machine.kernel.frames.used).toBe(used)
+    expect(machine.memory.guard).toMatchObject({ count: 0 })
   },
-  300_000,
+  PATIENCE,
 )
 
-it.runIf(long).each([
-  [4, true],
-  [8, false],
-])(
-  'D-29: holes on %i vCPUs, every word %s',
+const holes: [number, boolean][] = isLong
+  ? [
+      [4, true],
+      [8, false],
+    ]
+  : [[1, false]]
+
+it.each(holes)(
+  'D-29: a hole frees private memory, on %i vCPUs, every word %s',
   (vcpus, everyWord) => {
     const { end } = runPrivateGuest({ program: 'holes', vcpus, everyWord })
     expect(end).toMatchObject({ done: vcpus, failure: undefined })
   },
-  300_000,
+  PATIENCE,
 )
