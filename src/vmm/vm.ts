@@ -27,6 +27,7 @@ import {
   kvm_sregs,
   kvm_userspace_memory_region,
 } from '../cpu/kvm/uapi.js'
+import type { Mapping } from '../mem/vma.js'
 import type { Sys } from '../sys/sys.js'
 import type { EntryState } from './guest-boot.js'
 
@@ -63,6 +64,7 @@ export class Vm {
   readonly #vm: number
   readonly #vcpu: number
   readonly #run
+  readonly #mapping: Mapping
   readonly #page: Uint8Array
   readonly #slots = new Map<number, bigint>()
 
@@ -74,7 +76,8 @@ export class Vm {
     options.prepare?.(this.#vm)
     this.#vcpu = sys.ioctl(this.#vm, KVM_CREATE_VCPU, 0)
     const length = sys.ioctl(this.#kvm, KVM_GET_VCPU_MMAP_SIZE)
-    this.#page = sys.mmap({ fd: this.#vcpu, offset: 0n, length }).bytes
+    this.#mapping = sys.mmap({ fd: this.#vcpu, offset: 0n, length })
+    this.#page = this.#mapping.bytes
     this.#run = kvm_run.at(this.#page)
     const cpuid = kvm_cpuid2({ nent: 80 }, 80 * 40)
     sys.ioctl(this.#kvm, KVM_GET_SUPPORTED_CPUID, cpuid)
@@ -175,6 +178,8 @@ export class Vm {
   }
 
   close(): void {
+    // The mapping would keep the vCPU, and with it the VM.
+    this.#sys.munmap(this.#mapping.vaddr, this.#page.length)
     this.#sys.close(this.#vcpu)
     this.#sys.close(this.#vm)
     this.#sys.close(this.#kvm)
