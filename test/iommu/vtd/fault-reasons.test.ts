@@ -32,9 +32,6 @@ describe('VT-d fault reasons', () => {
       // posting.test.ts
       'postedUnreadable',
       'postedReserved',
-      // Only a memory that takes reads and refuses writes makes these.
-      'fsFlagUpdateFailed',
-      'ssFlagUpdateFailed',
     ]
     const covered = new Set([...rows.map(([name]) => name), ...elsewhere])
     expect(Object.keys(FAULT_REASONS).filter(name => !covered.has(name as FaultName))).toEqual([])

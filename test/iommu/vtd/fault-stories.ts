@@ -54,6 +54,10 @@ export const first = (b: Bench, leaf: bigint | undefined, flags = 0n, table = FU
   b.firstStage(directory, 5, fs, 1, flags)
   return fs
 }
+/** From here on flags in tables cannot be written. */
+const readOnly = (b: Bench) => {
+  b.memory.orEntry = () => false
+}
 const second = (b: Bench, leaf: bigint | undefined) => {
   const { directory } = scalable(b)
   const ss = b.alloc()
@@ -173,6 +177,9 @@ export const rows: readonly Row[] = [
   ['hostAddressBeyondWidth', 0x83, 'SGN.4.1', b => { scalable(b); return b.dma(1n << 48n, { at: 2 }) }],
   ['hostAddressBeyondWidth', 0x83, 'SGN.4.2', b => { const t = scalable(b); b.pasidEntry(t.directory, 5, [0x101n, 1n, 0n]); return b.dma(1n << 48n, { pasid: 5 }) }],
   ['pasidBeyondSize',        0x89, 'SGN.10', b => { scalable(b); return b.dma(VA, { pasid: 0x100 }) }, { config: { pasidBits: 8 } }],
+  // Memory that takes reads and refuses writes
+  ['fsFlagUpdateFailed',     0x91, 'SFS.10', b => { first(b, LEAF | FULL); readOnly(b); return read(b) }],
+  ['ssFlagUpdateFailed',     0x7d, 'SSS.6', b => { const t = scalable(b); const ss = b.alloc(); b.map2(ss, VA, LEAF | 3n); const at = b.secondStage(t.directory, 5, ss); b.store(at, b.load(at) | 0x200n); readOnly(b); return read(b) }],
   // Nested
   ['fsAddressBeyondWidth',   0x74, 'SFS.5', b => { nested(b, (1n << 50n) | FULL); return read(b) }],
   ['ssEntryNotPresent',      0x79, 'SSS.2 of a first-stage table', b => { nested(b, LEAF | FULL, gpa => (gpa === Number(LEAF) ? 3n : 0n)); return read(b) }],
