@@ -164,6 +164,14 @@ export class GuestCpu {
     this.setBytes(id, new Uint8Array(view.buffer, 0, Math.min(16, size)))
   }
 
+  /** The same: 0, or the errno's name. */
+  trySet(id: bigint, value: bigint): number | string {
+    return outcome(() => {
+      this.set(id, value)
+      return 0
+    })
+  }
+
   /** Ids of KVM_GET_REG_LIST. */
   list(): bigint[] {
     const asked = uapi.kvm_reg_list({ n: 512n }, 512 * 8)
