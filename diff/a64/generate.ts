@@ -133,7 +133,9 @@ function drawInstruction(e: Encoding, slot: number, seed: number, draw: Draw): D
       if (!aimed) continue
       changes.push(...aimed)
     }
-    return { word: encode(e, f, -1), changes }
+    const word = encode(e, f, -1)
+    // Some words of a row belong to a more specific one.
+    if (decode(word)?.encoding === e) return { word, changes }
   }
   return undefined
 }

@@ -56,6 +56,7 @@ export function compile(word: number): { ops: readonly IrOp[]; ends: boolean } {
   return { ops: emitter.finish(), ends: insn === undefined || insn.encoding.ends }
 }
 
+/** `d` = `a` + a constant, made as all operations are: engines like objects of one shape. */
 const addk = (d: number, a: number, imm: number): IrOp => {
   emitter.begin()
   return emitter.emit('i64.addk', { d, a, imm })
@@ -80,7 +81,7 @@ export function compileBlock(address: number, words: Int32Array): Block {
     if (branches) ops.push(addk(SLOT.NEXT, SLOT.PC, at + 4 - ahead))
     for (const op of own) {
       const offset = op.a === SLOT.PC && op.code === ADDK && at !== ahead
-      ops.push(offset ? { ...op, imm: op.imm + at - ahead } : op)
+      ops.push(offset ? addk(op.d, op.a, op.imm + at - ahead) : op)
     }
     aheads.push(ahead)
     if (ends) break
