@@ -2,6 +2,7 @@
 // The SVA guest is run.ts's own; every other scenario is a row here and a file beside this one.
 
 import { columns, formatTime, style, toJson } from './output.js'
+import { privateMemory } from './scenario-private.js'
 import { sevScenario } from './scenario-sev.js'
 
 /** One step of a scenario. */
@@ -46,7 +47,7 @@ export interface Scenario {
 }
 
 /** Every named scenario besides `sva`, in the order of `--all`. */
-export const SCENARIOS: readonly Scenario[] = [sevScenario]
+export const SCENARIOS: readonly Scenario[] = [privateMemory, sevScenario]
 
 const out = (line: string) => process.stdout.write(`${line}\n`)
 

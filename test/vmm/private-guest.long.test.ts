@@ -1,5 +1,6 @@
 // The conversion cases (D-28, D-29) with a guest that gcc built, its VMM in TypeScript: vCPUs taken in turns, slots that
-// share one file, without and with fallocate; in a long run every arrangement, and every word looked at.
+// share one file, without and with fallocate, every word looked at. One arrangement of each runs always, in
+// test/cli/private-memory.test.ts.
 import { expect, it } from 'vitest'
 import { isLong, PATIENCE } from '../support/long.js'
 import { conversionsOf, runPrivateGuest } from './private.js'
@@ -13,7 +14,7 @@ const arrangements: [number, number, boolean][] = isLong
       [4, 2, false],
       [8, 8, false],
     ]
-  : [[1, 2, false]]
+  : []
 
 it.each(arrangements)(
   'D-29: %i vCPUs convert, %i slots, every word %s',
