@@ -53,13 +53,27 @@ function guardTable(world: World, table: PagingTable | NestedTable): void {
   if (!('map' in table)) return
   guard(world, table, 'map', 'ENOMEM')
   guard(world, table, 'setDirtyTracking', 'EOPNOTSUPP', on => on === true)
-  const nest = table.nest.bind(table)
-  table.nest = stage1 => {
-    world.machine?.kernel.failures.step('nest()', 'ENOMEM')
-    const nested = nest(stage1)
-    guardTable(world, nested)
-    return nested
-  }
+  const nest = table.nest?.bind(table)
+  if (nest)
+    table.nest = stage1 => {
+      world.machine?.kernel.failures.step('nest()', 'ENOMEM')
+      const nested = nest(stage1)
+      guardTable(world, nested)
+      return nested
+    }
+  const virtual = table.virtual?.bind(table)
+  if (virtual)
+    table.virtual = () => {
+      const made = virtual()
+      const over = made.nest.bind(made)
+      made.nest = ste => {
+        world.machine?.kernel.failures.step('nest()', 'ENOMEM')
+        const nested = over(ste)
+        guardTable(world, nested)
+        return nested
+      }
+      return made
+    }
 }
 
 function guardUserTables(world: World, driver: IommuDriver): void {
