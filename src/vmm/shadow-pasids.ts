@@ -24,12 +24,15 @@ export interface GuestBinding {
 export class GuestPasidTable {
   readonly #memory: AddressSpace
   readonly #bdf: number
+  readonly #addresses: number
   /** Scalable-mode root table, 0 while the guest has none. */
   root = 0
 
-  constructor(memory: AddressSpace, bdf: number) {
+  /** What a guest's root has above `addressBits` (its C-bit, if its memory is encrypted) is no address. */
+  constructor(memory: AddressSpace, bdf: number, addressBits = 52) {
     this.#memory = memory
     this.#bdf = bdf
+    this.#addresses = 2 ** addressBits
   }
 
   /** The binding that the guest's entry for `pasid` asks for; undefined for none. */
@@ -79,7 +82,7 @@ export class GuestPasidTable {
     if (!this.#memory.read(at, entry.bytes) || !entry.P) return undefined
     if (entry.PGTT !== PGTT.FIRST_STAGE || entry.FSPM > 1) return undefined
     return {
-      root: entry.FSPTPTR,
+      root: entry.FSPTPTR % this.#addresses,
       did: entry.DID,
       supervisor: entry.SRE,
       addressWidth: entry.FSPM === 1 ? 57 : 48,

@@ -22,6 +22,8 @@ export interface VirtualIommuParts {
   readonly interrupts: MessageSink
   /** Requester id of the passed-through function as the guest sees it. */
   readonly guestBdf: number
+  /** Width of the guest's physical addresses; 52 unless a C-bit takes some. */
+  readonly addressBits?: number
   readonly trace: TraceBus
   /** Takes the guest's answer to a page request to the device. */
   readonly respond: (response: PageGroupResponse) => void
@@ -43,7 +45,7 @@ export class VirtualIommu {
     const { container, trace } = parts
     const { nesting } = container
     this.#container = container
-    this.#table = new GuestPasidTable(parts.memory, parts.guestBdf)
+    this.#table = new GuestPasidTable(parts.memory, parts.guestBdf, parts.addressBits)
     this.#pasidLimit = 2 ** nesting.pasid_bits
     this.#bindPoint = trace.point('vmm.bind')
     this.#pasidPoint = trace.point('vmm.pasid')
