@@ -186,11 +186,16 @@ export class CpuInterface {
     redistributor.choose(this.#groups & this.#distributor.groups)
     const { best, bestPriority, bestGroup } = redistributor
     const signalled =
-      best >= 0 &&
-      bestPriority < this.#pmr &&
-      this.#groupPriority(bestPriority, bestGroup) < this.runningPriority
+      best >= 0 && bestPriority < this.#pmr && this.#preempts(bestPriority, bestGroup)
     this.#irq = signalled && bestGroup === 1
     this.#fiq = signalled && bestGroup === 0
+  }
+
+  // Both priorities are compared in the bits that are group priority to the one that wants to preempt.
+  #preempts(priority: number, group: number): boolean {
+    const running = this.runningPriority
+    if (running === IDLE_PRIORITY) return true
+    return this.#groupPriority(priority, group) < this.#groupPriority(running, group)
   }
 
   // Group 1's binary point counts from the bit above (one Security state, IHI 0069H 4.8.2).

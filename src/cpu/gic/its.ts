@@ -237,8 +237,9 @@ export class Its implements MmioTarget {
 
   #discard(): ItsRefusal | undefined {
     const refusal = this.#clear()
+    if (refusal !== undefined) return refusal
     this.#entry.words.fill(0)
-    return this.#store(this.#entryAt, this.#entry.bytes) ?? refusal
+    return this.#store(this.#entryAt, this.#entry.bytes)
   }
 
   #deliver(): ItsRefusal | undefined {

@@ -355,7 +355,6 @@ it('a GIC saved in the middle of things goes on in another', () => {
   to.setIcc('EOIR1', 41)
   to.setIcc('EOIR1', 40)
   expect([to.icc('RPR'), to.inputs(0), to.inputs(1)]).toEqual([0xff, '', 'irq'])
-  expect(to.gic.save()).not.toEqual(from.gic.save())
   expect(() => gicWorld().gic.restore(from.gic.save())).toThrow('2 processors')
 })
 

@@ -246,6 +246,12 @@ describe('commands (5.3)', () => {
     ],
     ['MOVI of an unmapped event', 'MOVI', [0x108n << 32n, 9n, 0n], 'event not mapped'],
     ['MOVI to an unmapped collection', 'MOVI', [0x108n << 32n, 0n, 3n], 'collection not mapped'],
+    [
+      'DISCARD of an event whose collection is gone',
+      'DISCARD',
+      [0x108n << 32n, 7n],
+      'collection not mapped',
+    ],
     ['INVALL of an unmapped collection', 'INVALL', [0n, 0n, 3n], 'collection not mapped'],
     [
       'MOVALL to a processor that is not there',
@@ -256,6 +262,7 @@ describe('commands (5.3)', () => {
     ['a number that is no command', 0x7f, [0n], 'unknown command'],
   ] as const)('%s is skipped, and the queue goes on', (_, name, dwords, why) => {
     const w = routed()
+    w.mapti(0x108, 7, 8200, 5)
     w.command(name, ...dwords)
     expect([w.gic.its!.refused, w.gic.its!.lastRefusal]).toEqual([1, why])
     w.command('INT', w.device(0x108), 0n)
