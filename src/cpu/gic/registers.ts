@@ -49,8 +49,8 @@ export const GICD = bank('GIC distributor', {
   }, 0x0278_0000n),
   IIDR:  r32(0x0008, '12.9', {
     PRODUCTID:   bits(31, 24, 'ro', 'K: the GIC that KVM makes'),
-    VARIANT:     bits(19, 16, 'ro', ''),
-    REVISION:    bits(15, 12, 'ro', ''),
+    VARIANT:     bits(19, 16, 'ro', 'major revision'),
+    REVISION:    bits(15, 12, 'ro', 'minor revision'),
     IMPLEMENTER: bits(11, 0, 'ro', 'Arm'),
   }, 0x4b00_343bn),
   PIDR2: r32(0xffe8, '12.9', identification, 0x3bn),
@@ -68,8 +68,8 @@ export const GICR = bank('GIC redistributor', {
   }, 6n),
   IIDR:      r32(0x0004, '12.11', {
     PRODUCTID:   bits(31, 24, 'ro', 'K: the GIC that KVM makes'),
-    VARIANT:     bits(19, 16, 'ro', ''),
-    REVISION:    bits(15, 12, 'ro', ''),
+    VARIANT:     bits(19, 16, 'ro', 'major revision'),
+    REVISION:    bits(15, 12, 'ro', 'minor revision'),
     IMPLEMENTER: bits(11, 0, 'ro', 'Arm'),
   }, 0x4b00_343bn),
   TYPER:     r64(0x0008, '12.11', {
@@ -134,7 +134,7 @@ export const GITS = bank('GIC ITS', {
   }, 0x8000_0000n),
   IIDR:    r32(0x0004, '12.19', {
     PRODUCTID:   bits(31, 24, 'ro', 'K: the ITS that KVM makes'),
-    VARIANT:     bits(19, 16, 'ro', ''),
+    VARIANT:     bits(19, 16, 'ro', 'major revision'),
     REVISION:    bits(15, 12, 'ro', 'format of its tables'),
     IMPLEMENTER: bits(11, 0, 'ro', 'Arm'),
   }, 0x4b00_043bn),
