@@ -45,8 +45,11 @@ static u32 *code_of(long i) { return (u32 *)CODE + (long)in[i].slot * SLOT_WORDS
 
 static void read_batch(void)
 {
-  long got = 0, r;
-  while (got < (long)sizeof in && (r = call(63, 0, (long)in + got, sizeof in - got, 0, 0, 0)) > 0) got += r;
+  long got = 0, r = 1;
+  while (got < (long)sizeof in && r != 0) {   /* errors pass: interrupted, nothing there yet */
+    r = call(63, 0, (long)in + got, sizeof in - got, 0, 0, 0);
+    if (r > 0) got += r;
+  }
   count = got / (long)sizeof in[0];
   if (count == 0) call(94, 0, 0, 0, 0, 0, 0);
   for (long i = 0; i < count; i++) {
@@ -62,7 +65,10 @@ static void read_batch(void)
 static void write_batch(void)
 {
   long put = 0, size = count * (long)sizeof out[0];
-  while (put < size) put += call(64, 1, (long)out + put, size - put, 0, 0, 0);
+  while (put < size) {
+    long r = call(64, 1, (long)out + put, size - put, 0, 0, 0);
+    if (r > 0) put += r;
+  }
 }
 
 static struct fpsimd *fpsimd_of(struct context *c)

@@ -11,6 +11,10 @@ export type Width = 4 | 8
 /** Width of a W or X form. */
 export const widthOf = (sf: number): Width => (sf ? 8 : 4)
 
+/** Types of results that fill a slot, and of those that have nothing in the upper half. */
+const WHOLE_SLOT = ['i64', 'i32']
+const LOW_HALF = ['i32']
+
 /** Emits the operations of one instruction at a time. */
 export class Emitter extends IrBuilder {
   constructor() {
@@ -27,13 +31,17 @@ export class Emitter extends IrBuilder {
     return n
   }
 
-  /** Writes general register n: W forms clear the upper half, XZR is dropped. */
+  /**
+   * Writes general register n: W forms clear the upper half, XZR is dropped. An intermediate value is used up: the
+   * operation that made it last then writes the register itself.
+   */
   setX(w: Width, n: number, a: Slot): void {
     if (n !== 31) this.setXsp(w, n, a)
   }
 
   /** Writes general register n or SP. */
   setXsp(w: Width, n: number, a: Slot): void {
+    if (this.redirect(a, n, w === 8 ? WHOLE_SLOT : LOW_HALF)) return
     this.emit(w === 8 ? 'i64.mov' : 'i64.extendu', { d: n, a })
   }
 

@@ -1,7 +1,7 @@
 // What a decoder writes operations with: typed methods, slots for intermediate values, conditional groups.
 // The width-generic methods take a width in bytes: 8 is i64 arithmetic, less is i32 arithmetic cut to the width.
 
-import { type IrOp, OPS, type OpName, type Routine } from './ops.js'
+import { type IrOp, OP_NAMES, OPS, type OpName, type Routine } from './ops.js'
 
 /** Number of a slot that holds a value. */
 export type Slot = number
@@ -17,6 +17,8 @@ export class IrBuilder {
   readonly #first: Slot
   readonly #end: Slot
   #next: Slot
+  /** Operations before this one are behind the end of a conditional group. */
+  #fence = 0
 
   /** Intermediate values take slots from `first` up to, not including, `end`. */
   constructor(first: Slot, end: Slot) {
@@ -28,6 +30,7 @@ export class IrBuilder {
   begin(): void {
     this.ops.length = 0
     this.#next = this.#first
+    this.#fence = 0
   }
 
   /** The operations so far, safe to keep. */
@@ -55,6 +58,21 @@ export class IrBuilder {
     const d = this.temp()
     this.emit(name, { ...f, d })
     return d
+  }
+
+  /**
+   * Makes the last operation write slot `d` when it has just made the intermediate value `a`, which nobody uses again.
+   * False when it did not, or its result is not of one of the types.
+   */
+  redirect(a: Slot, d: Slot, types: readonly string[]): boolean {
+    const last = this.ops.at(-1)
+    if (last === undefined || last.d !== a || a < this.#first) return false
+    if (this.ops.length <= this.#fence || !types.includes(OPS[OP_NAMES[last.code]!].result))
+      return false
+    this.ops.pop()
+    const { code, b, c, imm, big, routine } = last
+    this.ops.push({ code, d, a: last.a, b, c, imm, big, routine })
+    return true
   }
 
   const32(imm: number): Slot {
@@ -157,6 +175,7 @@ export class IrBuilder {
     const start = this.ops.length
     body()
     skip.imm = this.ops.length - start
+    this.#fence = this.ops.length
   }
 
   /** Operations that run only when an i32 value is zero. */
@@ -165,6 +184,7 @@ export class IrBuilder {
     const start = this.ops.length
     body()
     skip.imm = this.ops.length - start
+    this.#fence = this.ops.length
   }
 
   /** Raises an exception when an i32 value is not zero. */
