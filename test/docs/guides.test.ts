@@ -24,6 +24,7 @@ describe.each([
   'sva-on-smmuv3',
   'reading-a-fault',
   'record-replay',
+  'sev',
 ])('guide %s', name => {
   const text = read(`${name}.md`)
   const block = (language: string) =>

@@ -25,6 +25,11 @@ export class SevFile implements OpenFile {
     this.firmware = firmware
   }
 
+  /** Guests, keys and ASIDs of the platform. */
+  digest(): Uint8Array {
+    return new TextEncoder().encode(JSON.stringify(this.firmware.save()))
+  }
+
   ioctl(cmd: number, arg: number, caller: Process): number {
     if (cmd !== SEV_ISSUE_CMD)
       throw refuse('ENOTTY', `/dev/sev knows no request 0x${cmd.toString(16)}`)
