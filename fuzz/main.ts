@@ -6,6 +6,7 @@ import { profileNames, type VfioProfile } from '../src/vfio/index.js'
 import { campaign, type Progress } from './campaign.js'
 import { CALLS_PER_CASE, ioctlSubject } from './ioctl/subject.js'
 import { junit, mergeReports } from './junit.js'
+import { privateSubject } from './private/case.js'
 import { modelSubject } from './subjects.js'
 
 /** Revisions whose calls the model makes; what V7 does otherwise than V7R is a defect to it. */
@@ -22,6 +23,7 @@ interface Options {
   readonly path?: string
   readonly replay?: string
   readonly ioctl: boolean
+  readonly private: boolean
 }
 
 const count = (text: string): number => {
@@ -66,14 +68,16 @@ function run(o: Options): void {
     program.error(
       `error: the model knows ${MODELLED.join(' and ')} only; --ioctl takes any profile`,
     )
-  const subject = o.ioctl
-    ? ioctlSubject({ profile: o.profile })
-    : modelSubject({
-        profile: o.profile,
-        commands: o.commands,
-        ...(o.path === undefined ? {} : { path: o.path }),
-        ...(o.replay === undefined ? {} : { replayPath: o.replay }),
-      })
+  const subject = o.private
+    ? privateSubject({ commands: o.commands })
+    : o.ioctl
+      ? ioctlSubject({ profile: o.profile })
+      : modelSubject({
+          profile: o.profile,
+          commands: o.commands,
+          ...(o.path === undefined ? {} : { path: o.path }),
+          ...(o.replay === undefined ? {} : { replayPath: o.replay }),
+        })
   const cases = o.ioctl ? Math.ceil(o.runs / CALLS_PER_CASE) : o.runs
   const result = campaign(subject, {
     seed: o.seed,
@@ -112,6 +116,7 @@ const program = new Command('npm run fuzz --')
   .option('--path <path>', 'where the shrunk case is, as a failure printed it')
   .option('--replay <path>', 'the commands of the shrunk case, as a failure printed it')
   .option('--ioctl', 'fuzz numbers and argument bytes of calls instead', false)
+  .option('--private', 'private memory of guests against its model, by vCPU and by DMA', false)
   .action(run)
 
 program
