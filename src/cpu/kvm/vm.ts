@@ -1,6 +1,7 @@
 // A virtual machine: guest-physical memory in slots, interrupt routes, vCPUs (KVM's API, "VM ioctls"). It belongs to
 // the address space that made it and lives as long as it or a vCPU is open. x86/vm.ts and arm64/vm.ts complete it.
 
+import type { ErrnoName } from '../../base/errno.js'
 import { AddressSpace } from '../../mem/address-space.js'
 import type { OpenFile } from '../../sys/open-file.js'
 import type { Process } from '../../sys/process.js'
@@ -80,6 +81,11 @@ export abstract class Vm<V extends Vcpu = Vcpu> implements OpenFile {
   /** Answers a request of the VM's own table, or undefined: there is no such request. */
   protected abstract answer(cmd: number, arg: number, caller: Process): number | undefined
 
+  /** What a request is that no table has. */
+  protected get unknownRequest(): ErrnoName {
+    return 'ENOTTY'
+  }
+
   /** vCPUs by id. */
   get vcpus(): ReadonlyMap<number, V> {
     return this.#vcpus
@@ -93,7 +99,8 @@ export abstract class Vm<V extends Vcpu = Vcpu> implements OpenFile {
   ioctl(cmd: number, arg: number, caller: Process): number {
     sameMemory(this.mm, caller)
     const answer = this.answer(cmd, arg, caller)
-    if (answer === undefined) throw refuse('ENOTTY', `a VM knows no request 0x${cmd.toString(16)}`)
+    if (answer === undefined)
+      throw refuse(this.unknownRequest, `a VM knows no request 0x${cmd.toString(16)}`)
     return answer
   }
 

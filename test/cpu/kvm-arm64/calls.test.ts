@@ -36,7 +36,7 @@ describe('VMs', () => {
     const kvm = sys.open('/dev/kvm')
     expect(outcome(() => sys.ioctl(kvm, 0xc008_ae05, 0x1000))).toBe('EINVAL') // GET_SUPPORTED_CPUID
     const vm = sys.ioctl(kvm, uapi.KVM_CREATE_VM, 0)
-    expect(outcome(() => sys.ioctl(vm, 0xae47, 0))).toBe('ENOTTY') // SET_TSS_ADDR
+    expect(outcome(() => sys.ioctl(vm, 0xae47, 0))).toBe('EINVAL') // SET_TSS_ADDR
     expect(outcome(() => sys.ioctl(vm, uapi.KVM_CREATE_IRQCHIP))).toBe('ENODEV')
   })
 
@@ -53,6 +53,22 @@ describe('VMs', () => {
   ])('CHECK_EXTENSION: %s is %i', (_, cap, value) => {
     const { sys } = host()
     expect(sys.ioctl(sys.open('/dev/kvm'), uapi.KVM_CHECK_EXTENSION, cap)).toBe(value)
+  })
+
+  it('memory regions come in both forms; there is no private memory', () => {
+    const { sys } = host()
+    const vm = sys.ioctl(sys.open('/dev/kvm'), uapi.KVM_CREATE_VM, 0)
+    const ram = sys.mmap(4096)
+    const set = (flags: number) =>
+      outcome(() => {
+        const region = { flags, memory_size: 4096n, userspace_addr: ram.vaddr }
+        const arg = uapi.kvm_userspace_memory_region2(region)
+        return sys.ioctl(vm, uapi.KVM_SET_USER_MEMORY_REGION2, arg)
+      })
+    expect(set(uapi.KVM_MEM_GUEST_MEMFD)).toBe('EINVAL')
+    expect(set(0)).toBe(0)
+    const attributes = uapi.kvm_memory_attributes({ size: 4096n })
+    expect(outcome(() => sys.ioctl(vm, uapi.KVM_SET_MEMORY_ATTRIBUTES, attributes))).toBe('EINVAL')
   })
 
   it('PREFERRED_TARGET is the generic one without features', () => {

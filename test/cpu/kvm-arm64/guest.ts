@@ -24,7 +24,7 @@ export const AT = {
   DATA: 0x4001_0000,
   TABLES: 0x4010_0000,
 } as const
-export const RAM_BYTES = 0x40_0000
+export const RAM_BYTES = 0x20_0000
 
 /** Instructions that tests use, by their text. X1 holds AT.DEVICE, X2 AT.DATA. */
 // biome-ignore format: table
@@ -58,7 +58,7 @@ export function host(parts: Partial<KvmParts> = {}) {
   const clock = new VirtualClock()
   const trace = new TraceBus(clock)
   const memory = new AddressSpace()
-  const frames = new FrameAllocator(memory, memory.addRam(0, createRam(16 << 20)))
+  const frames = new FrameAllocator(memory, memory.addRam(0, createRam(8 << 20)))
   const kernel = new Kernel({ clock, trace, memory, frames })
   const kvm = registerKvm({ kernel, clock, trace, cpu: 'arm64', ...parts })
   return { clock, trace, memory, frames, kernel, kvm, sys: new Sys(kernel.spawn()) }

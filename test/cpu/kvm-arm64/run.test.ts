@@ -1,7 +1,7 @@
 // KVM_RUN on arm64: exits, PSCI, interrupt lines, timers, waiting.
 import { describe, expect, it } from 'vitest'
 import * as uapi from '../../../src/cpu/kvm/uapi/arm64.js'
-import { AT, Guest, I, REG } from './guest.js'
+import { AT, Guest, I, outcome, REG } from './guest.js'
 
 const PSCI = { CPU_OFF: 0x8400_0002n, CPU_ON: 0xc400_0003n, OFF: 0x8400_0008n, RESET: 0x8400_0009n }
 const POWER_OFF = (1 << uapi.KVM_ARM_VCPU_POWER_OFF) | (1 << uapi.KVM_ARM_VCPU_PSCI_0_2)
@@ -100,16 +100,78 @@ describe('PSCI', () => {
   })
 
   it('an unknown function is NOT_SUPPORTED', () => {
-    const { cpu } = guest(I.hvc, I.answer)
+    const { cpu } = guest(I.hvc, I.device1, I.answer)
     cpu.set(REG.x(0), 0x1234n)
     expect(BigInt.asIntN(64, cpu.answer())).toBe(-1n)
   })
 
   it('the version is what the firmware register says', () => {
-    const { cpu } = guest(I.hvc, I.answer)
+    const { cpu } = guest(I.hvc, I.device1, I.answer)
     cpu.set(uapi.KVM_REG_ARM_PSCI_VERSION, 2n)
     cpu.set(REG.x(0), 0x8400_0000n)
     expect(cpu.answer()).toBe(2n)
+  })
+})
+
+describe('hypercalls that the owner asked for (KVM_ARM_VM_SMCCC_FILTER)', () => {
+  const FILTER = [uapi.KVM_ARM_VM_SMCCC_CTRL, uapi.KVM_ARM_VM_SMCCC_FILTER] as const
+  const { KVM_SMCCC_FILTER_DENY: DENY, KVM_SMCCC_FILTER_FWD_TO_USER: FORWARD } = uapi
+  const filter = (g: Guest, base: number, nr_functions: number, action: number, pad = 0) => {
+    const at = g.sys.mmap(4096)
+    at.bytes.set(uapi.kvm_smccc_filter({ base, nr_functions, action, pad: [pad] }).bytes)
+    const [group, attr] = FILTER
+    const arg = uapi.kvm_device_attr({ group, attr: BigInt(attr), addr: at.vaddr })
+    return outcome(() => g.sys.ioctl(g.vm, uapi.KVM_SET_DEVICE_ATTR, arg))
+  }
+
+  it.each([
+    ['HVC', I.hvc, 0],
+    ['SMC', I.smc, uapi.KVM_HYPERCALL_EXIT_SMC],
+  ])(
+    '%s leaves with its function; results are what the owner puts in registers',
+    (_, call, flags) => {
+      const g = guest(call, I.answer)
+      expect(filter(g, 0xc600_0000, 16, FORWARD)).toBe(0)
+      g.cpu.set(REG.x(0), 0xc600_0003n)
+      expect(g.cpu.enter()).toBe(uapi.KVM_EXIT_HYPERCALL)
+      const { nr, longmode } = g.cpu.run.u.hypercall
+      expect([nr, longmode]).toEqual([0xc600_0003n, flags])
+      g.cpu.set(REG.x(0), 42n)
+      expect(g.cpu.answer()).toBe(42n)
+    },
+  )
+
+  it('a denied function is NOT_SUPPORTED', () => {
+    const g = guest(I.hvc, I.device1, I.answer)
+    expect(filter(g, 0x8400_0000, 1, DENY)).toBe(0)
+    g.cpu.set(REG.x(0), 0x8400_0000n)
+    expect(BigInt.asIntN(64, g.cpu.answer())).toBe(-1n)
+  })
+
+  it.each([
+    ['no functions', 0x8500_0000, 0, FORWARD, 0, 'EINVAL'],
+    ['a range that wraps', 0xffff_ffff, 2, FORWARD, 0, 'EINVAL'],
+    ['an action that is none', 0x8500_0000, 1, 3, 0, 'EINVAL'],
+    ['padding', 0x8500_0000, 1, FORWARD, 1, 'EINVAL'],
+    ['the architecture’s calls', 0x8000_0000, 1, FORWARD, 0, 'EEXIST'],
+  ])('%s: refused', (_, base, count, action, pad, code) => {
+    expect(filter(guest(), base, count, action, pad)).toBe(code)
+  })
+
+  it('ranges do not overlap, and none comes after the first run', () => {
+    const g = guest(I.answer)
+    expect(filter(g, 0x8500_0000, 8, FORWARD)).toBe(0)
+    expect(filter(g, 0x8500_0007, 8, DENY)).toBe('EEXIST')
+    g.cpu.answer()
+    expect(filter(g, 0x8600_0000, 8, DENY)).toBe('EBUSY')
+  })
+
+  it('is the one attribute of a VM', () => {
+    const g = guest()
+    const has = (group: number, attr: number) =>
+      g.attribute(uapi.KVM_HAS_DEVICE_ATTR, g.vm, group, attr)
+    expect([has(...FILTER), has(0, 1), has(1, 0)]).toEqual([0, 'ENXIO', 'ENXIO'])
+    expect(g.attribute(uapi.KVM_GET_DEVICE_ATTR, g.vm, ...FILTER)).toBe('EINVAL')
   })
 })
 

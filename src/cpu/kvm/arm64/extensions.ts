@@ -16,6 +16,7 @@ export const DEFAULT_ADDRESS_BITS = 40
 export const ARM64_EXTENSIONS: Extensions = new Map([
   ...COMMON_EXTENSIONS,
   [uapi.KVM_CAP_INTERNAL_ERROR_DATA, 0],
+  [uapi.KVM_CAP_USER_MEMORY2, 1],
   [uapi.KVM_CAP_ONE_REG, 1],
   [uapi.KVM_CAP_ARM_PSCI, 1],
   [uapi.KVM_CAP_DEVICE_CTRL, 1],

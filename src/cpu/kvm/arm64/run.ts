@@ -54,7 +54,7 @@ export class Arm64RunLoop extends RunLoop<Arm64Processor> {
       case 'mmio':
         return this.mmio(exit)
       case 'hypercall':
-        return this.#call() || this.#stepped()
+        return this.#call(exit.call === 'smc') || this.#stepped()
       case 'debug':
         return this.#debug(exit)
       default:
@@ -66,13 +66,19 @@ export class Arm64RunLoop extends RunLoop<Arm64Processor> {
     if (!this.processor.vm.hasIrqchip) this.#run.s.regs.device_irq_level = this.#timerLevels
   }
 
-  // HVC and SMC: PSCI, and whatever nobody knows.
-  #call(): boolean {
+  // HVC and SMC: what the owner asked for, PSCI, and whatever nobody knows.
+  #call(secure: boolean): boolean {
     const p = this.processor
     const { state, vm } = p
     const cpus = [...vm.vcpus.values()].map(v => v.processor)
     const args = [state.x(1), state.x(2), state.x(3)] as const
     const id = Number(state.x(0) & 0xffff_ffffn)
+    switch (vm.smccc.actionOf(id)) {
+      case uapi.KVM_SMCCC_FILTER_FWD_TO_USER:
+        return this.#forward(id, secure)
+      case uapi.KVM_SMCCC_FILTER_DENY:
+        return this.#settle({ kind: 'return', value: PSCI_RESULT.NOT_SUPPORTED })
+    }
     return this.#settle(psciCall(id, args, p, cpus, vm.psciVersion))
   }
 
@@ -81,6 +87,7 @@ export class Arm64RunLoop extends RunLoop<Arm64Processor> {
     switch (outcome.kind) {
       case 'return':
         state.setX(0, BigInt.asUintN(64, outcome.value))
+        for (const unused of [1, 2, 3]) state.setX(unused, 0n)
         return false
       case 'suspend':
         state.setX(0, PSCI_RESULT.SUCCESS)
@@ -93,6 +100,16 @@ export class Arm64RunLoop extends RunLoop<Arm64Processor> {
         state.setX(0, BigInt.asUintN(64, -6n))
         return this.#systemEvent(outcome.event, outcome.reset2 ? PSCI_RESET2 : 0n)
     }
+  }
+
+  // The owner finds the arguments in the registers, and leaves its results there.
+  #forward(id: number, secure: boolean): true {
+    const { hypercall } = this.#run.u
+    hypercall.bytes.fill(0)
+    hypercall.nr = BigInt(id)
+    // Here the flags are 64 bits wide, over what x86 calls longmode and pad.
+    hypercall.longmode = secure ? uapi.KVM_HYPERCALL_EXIT_SMC : 0
+    return this.exit(uapi.KVM_EXIT_HYPERCALL, 'HYPERCALL')
   }
 
   #systemEvent(event: 'shutdown' | 'reset' | 'wakeup', flags: bigint): true {

@@ -3,15 +3,18 @@
 import type { Process } from '../../../sys/process.js'
 import { ShareabilityDomain } from '../../a64/domain.js'
 import { copyOut, refuse } from '../arguments.js'
-import { calls, joinCalls } from '../calls.js'
+import { calls, type Handler, joinCalls } from '../calls.js'
 import { IrqRouting } from '../irq-routing.js'
+import { setMemoryRegion2 } from '../memory/calls.js'
 import type { KvmParts } from '../system.js'
 import * as uapi from '../uapi/arm64.js'
 import { VM_CALLS, Vm } from '../vm.js'
+import { attributeCall } from './attributes.js'
 import { createDevice } from './devices.js'
 import { ARM64_EXTENSIONS } from './extensions.js'
 import { PSCI_VERSION } from './firmware-registers.js'
 import { irqLine } from './irq-line.js'
+import { SmcccFilter } from './smccc-filter.js'
 import { Arm64Vcpu } from './vcpu.js'
 import { Vgic } from './vgic.js'
 
@@ -23,6 +26,8 @@ export class Arm64Vm extends Vm<Arm64Vcpu> {
   readonly interrupts = new IrqRouting(this.vgic)
   /** The vCPUs' caches of translations and exclusive monitors, as far as they know of each other. */
   readonly domain = new ShareabilityDomain()
+  /** What becomes of hypercalls. */
+  readonly smccc = new SmcccFilter(this)
   /** KVM_REG_ARM_PSCI_VERSION. */
   psciVersion: number = PSCI_VERSION.V1_1
   /** Feature bits of the first KVM_ARM_VCPU_INIT, which every other one must repeat. */
@@ -69,6 +74,10 @@ export class Arm64Vm extends Vm<Arm64Vcpu> {
     return new Arm64Vcpu(this, id)
   }
 
+  protected override get unknownRequest(): 'EINVAL' {
+    return 'EINVAL'
+  }
+
   protected answer(cmd: number, arg: number, caller: Process): number | undefined {
     return CALLS.get(cmd)?.(this, arg, caller)
   }
@@ -81,12 +90,20 @@ const CALLS = joinCalls<Arm64Vm>(
     [uapi.KVM_CREATE_DEVICE, createDevice],
     [uapi.KVM_IRQ_LINE, irqLine],
     [uapi.KVM_CREATE_IRQCHIP, createIrqchip],
+    [uapi.KVM_SET_USER_MEMORY_REGION2, setMemoryRegion2],
+    [uapi.KVM_HAS_DEVICE_ATTR, attributes(uapi.KVM_HAS_DEVICE_ATTR)],
+    [uapi.KVM_SET_DEVICE_ATTR, attributes(uapi.KVM_SET_DEVICE_ATTR)],
   ]),
 )
 
 function preferredTarget(_: Arm64Vm, arg: number, caller: Process): number {
   copyOut(caller, arg, uapi.kvm_vcpu_init({ target: uapi.KVM_ARM_TARGET_GENERIC_V8 }))
   return 0
+}
+
+// KVM_GET_DEVICE_ATTR is no request of a VM.
+function attributes(cmd: number): Handler<Arm64Vm> {
+  return (vm, arg, caller) => attributeCall(vm.smccc, cmd, arg, caller)!
 }
 
 // It would make a GICv2.

@@ -20,7 +20,8 @@ export const MEMORY_CALLS = calls<Vm>([
   [uapi.KVM_CREATE_GUEST_MEMFD, createGuestMemfd],
 ])
 
-function setMemoryRegion2(vm: Vm, arg: number, caller: Process): number {
+/** KVM_SET_USER_MEMORY_REGION2. */
+export function setMemoryRegion2(vm: Vm, arg: number, caller: Process): number {
   const region = copyIn(caller, arg, uapi.kvm_userspace_memory_region2)
   vm.slots.set(region, {
     offset: region.guest_memfd_offset,

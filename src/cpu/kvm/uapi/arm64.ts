@@ -185,6 +185,23 @@ export const
   KVM_ARM_VCPU_TIMER_IRQ_VTIMER     = 0,
   KVM_ARM_VCPU_TIMER_IRQ_PTIMER     = 1
 
+// ---- attributes of a VM: which hypercalls are the owner's (6.4) ----
+export const KVM_ARM_VM_SMCCC_CTRL = 0
+export const KVM_ARM_VM_SMCCC_FILTER = 0
+// biome-ignore format: table
+export const
+  KVM_SMCCC_FILTER_HANDLE      = 0,
+  KVM_SMCCC_FILTER_DENY        = 1,
+  KVM_SMCCC_FILTER_FWD_TO_USER = 2
+export const kvm_smccc_filter = struct('struct kvm_smccc_filter', {
+  base: 'u32',
+  nr_functions: 'u32',
+  action: 'u8',
+  pad: ['u8', 15],
+})
+/** `flags` of a hypercall exit: the guest used SMC, not HVC. */
+export const KVM_HYPERCALL_EXIT_SMC = 1 << 0
+
 // ---- interrupt lines: type 27:24, vCPU 23:16 (and 31:28 above it), number 15:0 ----
 // biome-ignore format: table
 export const
