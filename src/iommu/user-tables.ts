@@ -58,6 +58,8 @@ export interface NestedTable extends IoTable {
 
 /** An SMMUv3 of a guest's: streams by the guest's numbers, its STEs over one domain, and its commands. */
 export interface VirtualIommu {
+  /** Told of every event record (32 bytes, with the guest's StreamID) that the guest's own SMMUv3 would have written. */
+  onEvent: ((record: Uint8Array) => void) | undefined
   /** The first two words of a guest's STE. EIO: more than a guest may say. */
   nest(ste: readonly [bigint, bigint]): NestedTable
   /** Gives a function the guest's StreamID. */

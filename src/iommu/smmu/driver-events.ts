@@ -128,6 +128,8 @@ export class RecordQueue {
 
 /** Who takes what the queues hold. */
 export interface EventOwner {
+  /** A refused request's event, as the unit wrote it; the record is the queue's. */
+  event(streamId: number, name: EventName, record: Uint8Array): void
   /** A refused request of a stream. */
   fault(streamId: number, fault: IommuFault): void
   /** A stalled transaction, to be resumed by its STAG. */
@@ -178,6 +180,7 @@ export function eventQueue(
         owner.stall(r.StreamID, r.STAG, request({ flags, pasid, grpid: r.STAG, perm, addr: page }))
         return
       }
+      if (name) owner.event(r.StreamID, name, record)
       const f = iommu_fault({ type: IOMMU_FAULT_DMA_UNRECOV })
       const { event } = f.event
       event.reason = (name && NEUTRAL[name]) ?? IOMMU_FAULT_REASON_UNKNOWN

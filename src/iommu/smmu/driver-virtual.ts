@@ -12,6 +12,7 @@ import { ATC_INV_COMMAND, CMD, COMMAND_SIZE, CONFIG_COMMAND, TLBI_COMMAND } from
 import type { SmmuDevice } from './driver-device.js'
 import type { DomainUnit, SmmuDomain } from './driver-domain.js'
 import type { GuestStage } from './driver-nesting.js'
+import { type EventName, FAULT_RECORD } from './events.js'
 import { EATS, STE, STE_CONFIG } from './ste.js'
 
 /** Fields of an STE that a guest may fill in: V, Config, S1Fmt, S1ContextPtr, S1CDMax; S1DSS to S1CSH, S1STALLD, EATS. */
@@ -21,10 +22,23 @@ const GRANULES = [12, 12, 14, 16] as const
 /** ATC_INV.Size of the whole address space. */
 const WHOLE_SIZE = 52
 
+/** What a guest's tables and requests can cause. */
+const GUESTS_EVENTS: readonly EventName[] = [
+  'C_BAD_STE',
+  'F_STREAM_DISABLED',
+  'C_BAD_SUBSTREAMID',
+  'C_BAD_CD',
+  'F_TRANSLATION',
+  'F_ADDR_SIZE',
+  'F_ACCESS',
+  'F_PERMISSION',
+]
+
 const refused = (what: string) => new ErrnoError('EIO', `virtual SMMUv3: ${what}`)
 
 /** A guest's SMMUv3. */
 export class SmmuVirtual implements VirtualIommu {
+  onEvent: ((record: Uint8Array) => void) | undefined = undefined
   readonly #unit: DomainUnit
   readonly #domain: SmmuDomain
   readonly #streams = new Map<bigint, number>()
@@ -93,6 +107,17 @@ export class SmmuVirtual implements VirtualIommu {
 
   finish(): void {
     this.#unit.commands.complete()
+  }
+
+  /** An event of a function, in the guest's words; its own, or nobody's. */
+  report(bdf: number, record: Uint8Array): void {
+    for (const [virtualId, known] of this.#streams) {
+      if (known !== bdf) continue
+      const own = record.slice()
+      FAULT_RECORD.at(own).StreamID = Number(BigInt.asUintN(32, virtualId))
+      this.onEvent?.(own)
+      return
+    }
   }
 
   #byAddress(asid: number | undefined): void {
@@ -164,6 +189,12 @@ export class SmmuNested implements NestedTable {
 
   detach(bdf: number, pasid = NO_PASID): void {
     if (pasid === NO_PASID && this.domain.device(bdf)?.nested === this) this.domain.detach(bdf)
+  }
+
+  /** An event of a function on it. Those of stage 2 are the host's matter. */
+  report(bdf: number, name: EventName, record: Uint8Array): void {
+    if (!GUESTS_EVENTS.includes(name) || FAULT_RECORD.at(record).S2) return
+    this.#virtual.report(bdf, record)
   }
 
   joined(_device: SmmuDevice): void {

@@ -37,6 +37,7 @@ import { stageTables } from './driver-stages.js'
 import { StreamTable } from './driver-streams.js'
 import { SmmuUserTables } from './driver-user.js'
 import type { SmmuNested } from './driver-virtual.js'
+import type { EventName } from './events.js'
 import { STALL_MODEL } from './registers.js'
 
 /** What the driver did, for the trace. */
@@ -340,6 +341,10 @@ export class SmmuDriver implements IommuDriver, DomainUnit, EventOwner {
 
   drainPageRequests(device: SmmuDevice): void {
     this.#endRequests(device)
+  }
+
+  event(streamId: number, name: EventName, record: Uint8Array): void {
+    this.#devices.get(streamId)?.nested?.report(streamId, name, record)
   }
 
   fault(streamId: number, fault: IommuFault): void {

@@ -14,7 +14,8 @@ import { hwptAlloc } from './hwpt.js'
 import { hwptInvalidate } from './invalidate.js'
 import * as ioas from './ioas.js'
 import { option, vfioIoas } from './options.js'
-import { hwQueueAlloc, vdeviceAlloc, veventqAlloc, viommuAlloc } from './viommu.js'
+import { veventqAlloc } from './vevent.js'
+import { hwQueueAlloc, vdeviceAlloc, viommuAlloc } from './viommu.js'
 
 // biome-ignore format: table
 const commands = new Map<number, Command<IommufdContext>>([

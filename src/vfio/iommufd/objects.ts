@@ -13,6 +13,7 @@ export type ObjectKind =
   | 'fault'
   | 'viommu'
   | 'vdevice'
+  | 'veventq'
 
 /** One object. */
 export interface IommufdObject {

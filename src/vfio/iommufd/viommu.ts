@@ -1,17 +1,16 @@
-// Virtual IOMMUs and what hangs on them: an SMMUv3 of a guest's over a parent table, and the names that the guest has
-// for its functions. VT-d needs none, nested tables serve it. Events and hardware queues of them are not there: those
-// calls are checked and refused in the order of the interface. uapi linux/iommufd.h, IOMMU_VIOMMU_ALLOC.
+// Virtual IOMMUs: an SMMUv3 of a guest's over a parent table, and the names that the guest has for its functions.
+// VT-d needs none, nested tables serve it. Hardware queues of them are not there: the call is checked and refused in
+// the order of the interface. Next: vevent.ts (events). uapi linux/iommufd.h, IOMMU_VIOMMU_ALLOC.
 import { ErrnoError } from '../../base/errno.js'
 import type { UserTables, VirtualIommu } from '../../iommu/user-tables.js'
 import {
   IOMMU_HW_INFO_TYPE_ARM_SMMUV3,
   IOMMU_HW_QUEUE_TYPE_DEFAULT,
-  IOMMU_VEVENTQ_TYPE_DEFAULT,
+  IOMMU_VEVENTQ_TYPE_ARM_SMMUV3,
   IOMMU_VIOMMU_TYPE_ARM_SMMUV3,
   IOMMU_VIOMMU_TYPE_DEFAULT,
   iommu_hw_queue_alloc,
   iommu_vdevice_alloc,
-  iommu_veventq_alloc,
   iommu_viommu_alloc,
 } from '../uapi/iommufd.js'
 import { command, unsupported } from './commands.js'
@@ -19,6 +18,7 @@ import type { IommufdContext } from './context.js'
 import { BoundDevice } from './device.js'
 import { HwptPaging } from './hwpt.js'
 import type { IommufdObject } from './objects.js'
+import type { VeventQueue } from './vevent.js'
 
 /** A guest's IOMMU over a parent table. */
 export class Viommu implements IommufdObject {
@@ -27,11 +27,14 @@ export class Viommu implements IommufdObject {
   users = 0
   readonly paging: HwptPaging
   readonly virtual: VirtualIommu
+  /** Event queues by type. */
+  readonly queues = new Map<number, VeventQueue>()
   readonly #devices = new Map<bigint, Vdevice>()
 
   constructor(parent: HwptPaging, virtual: VirtualIommu) {
     this.paging = parent
     this.virtual = virtual
+    virtual.onEvent = record => this.queues.get(IOMMU_VEVENTQ_TYPE_ARM_SMMUV3)?.push(record)
     parent.users++
   }
 
@@ -82,10 +85,7 @@ export class Vdevice implements IommufdObject {
   }
 }
 
-const DEEPEST = 2 ** 19
-
 const noType = (name: string) => new ErrnoError('EOPNOTSUPP', `${name}: type 0`)
-const noEvents = (name: string) => new ErrnoError('EOPNOTSUPP', `${name}: the vIOMMU has none`)
 
 export const viommuAlloc = command<IommufdContext, typeof iommu_viommu_alloc.members>(
   'IOMMU_VIOMMU_ALLOC',
@@ -134,20 +134,6 @@ export const vdeviceAlloc = command<IommufdContext, typeof iommu_vdevice_alloc.m
   },
 )
 
-export const veventqAlloc = command<IommufdContext, typeof iommu_veventq_alloc.members>(
-  'IOMMU_VEVENTQ_ALLOC',
-  iommu_veventq_alloc,
-  28,
-  (context, { cmd, name }) => {
-    unsupported(name, { flags: cmd.flags, __reserved: cmd.__reserved })
-    if (cmd.type === IOMMU_VEVENTQ_TYPE_DEFAULT) throw noType(name)
-    if (cmd.veventq_depth === 0 || cmd.veventq_depth > DEEPEST)
-      throw new ErrnoError('EINVAL', `${name}: depth ${cmd.veventq_depth}`)
-    context.object(Viommu, cmd.viommu_id, name)
-    throw noEvents(name)
-  },
-)
-
 export const hwQueueAlloc = command<IommufdContext, typeof iommu_hw_queue_alloc.members>(
   'IOMMU_HW_QUEUE_ALLOC',
   iommu_hw_queue_alloc,
@@ -159,6 +145,6 @@ export const hwQueueAlloc = command<IommufdContext, typeof iommu_hw_queue_alloc.
     if (cmd.nesting_parent_iova + cmd.length - 1n >= 2n ** 64n)
       throw new ErrnoError('EOVERFLOW', `${name}: the range wraps`)
     context.object(Viommu, cmd.viommu_id, name)
-    throw noEvents(name)
+    throw new ErrnoError('EOPNOTSUPP', `${name}: the vIOMMU has none`)
   },
 )

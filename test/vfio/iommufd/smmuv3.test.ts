@@ -2,10 +2,12 @@
 // uapi linux/iommufd.h; fields by IHI 0070 4.4, 5.2.
 import { afterEach, describe, expect, it } from 'vitest'
 import { CD } from '../../../src/iommu/smmu/cd.js'
+import { FAULT_RECORD } from '../../../src/iommu/smmu/events.js'
 import { STE } from '../../../src/iommu/smmu/ste.js'
 import { dmaCopy } from '../../../src/pci/devices/dma-copy.js'
 import {
   IOMMU_GET_HW_INFO,
+  IOMMU_HW_QUEUE_ALLOC,
   IOMMU_HWPT_ALLOC_DIRTY_TRACKING,
   IOMMU_HWPT_ALLOC_NEST_PARENT,
   IOMMU_HWPT_ALLOC_PASID,
@@ -15,10 +17,12 @@ import {
   IOMMU_HWPT_INVALIDATE,
   IOMMU_VDEVICE_ALLOC,
   IOMMU_VEVENTQ_ALLOC,
+  IOMMU_VEVENTQ_FLAG_LOST_EVENTS,
   IOMMU_VIOMMU_ALLOC,
   IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3,
   iommu_hw_info,
   iommu_hw_info_arm_smmuv3,
+  iommu_hw_queue_alloc,
   iommu_hwpt_arm_smmuv3,
   iommu_hwpt_invalidate,
   iommu_hwpt_page_response,
@@ -26,6 +30,7 @@ import {
   iommu_vdevice_alloc,
   iommu_veventq_alloc,
   iommu_viommu_alloc,
+  iommufd_vevent_header,
 } from '../../../src/uapi.js'
 import { refused } from '../../support/vfio-bench.js'
 import { asker, READ, REFUSED, WAITING } from './asker.js'
@@ -561,11 +566,131 @@ describe('virtual SMMUs and their devices', () => {
     s.u.destroy(s.v)
   })
 
-  it('has no events and queues to give: EOPNOTSUPP', () => {
+  it('HW_QUEUE_ALLOC has none to give: EOPNOTSUPP', () => {
     const s = guest()
-    const ask = (init: Parameters<typeof iommu_veventq_alloc>[0]) =>
-      s.u.call(IOMMU_VEVENTQ_ALLOC, iommu_veventq_alloc({ type: 1, veventq_depth: 8, ...init }))
-    refused('EOPNOTSUPP', () => ask({ viommu_id: s.v }))
-    refused('ENOENT', () => ask({ viommu_id: 99 }))
+    const ask = (viommu_id: number) =>
+      s.u.call(IOMMU_HW_QUEUE_ALLOC, iommu_hw_queue_alloc({ type: 1, length: 4096n, viommu_id }))
+    refused('EOPNOTSUPP', () => ask(s.v))
+    refused('ENOENT', () => ask(99))
+  })
+})
+
+describe('events of a guest’s SMMUv3', () => {
+  const HEADER = 8
+  const EVENT = HEADER + 32
+
+  /** Without ATS, whose requests are refused without an event. */
+  function listening(depth = 8) {
+    const s = guest()
+    s.d.attach(s.nested(s.v, s.vste({ EATS: 0 })))
+    const queue = (init: Parameters<typeof iommu_veventq_alloc>[0] = {}) => {
+      const arg = iommu_veventq_alloc({ viommu_id: s.v, type: 1, veventq_depth: depth, ...init })
+      s.u.call(IOMMU_VEVENTQ_ALLOC, arg)
+      return { id: arg.out_veventq_id, fd: arg.out_veventq_fd }
+    }
+    const q = queue()
+    const read = (bytes = 16 * EVENT) => {
+      const got = s.u.sys.read(q.fd, bytes)
+      const list: { sequence: number; lost: boolean; record: Uint8Array | undefined }[] = []
+      for (let at = 0; at < got.length; ) {
+        const { flags, sequence } = iommufd_vevent_header.at(got, at)
+        const lost = flags === IOMMU_VEVENTQ_FLAG_LOST_EVENTS
+        list.push({ sequence, lost, record: lost ? undefined : got.slice(at + HEADER, at + EVENT) })
+        at += lost ? HEADER : EVENT
+      }
+      return list
+    }
+    const fault = () => {
+      expect(s.d.dma(GVA + 16n * PAGE, GVA, 8, PASID)).toBe(false)
+      s.b.settle()
+    }
+    return { ...s, queue, q, read, fault }
+  }
+
+  it('come as the unit wrote them, with the guest’s StreamID', () => {
+    const s = listening()
+    expect(s.u.sys.readable(s.q.fd)).toBe(false)
+    s.fault()
+    expect(s.u.sys.readable(s.q.fd)).toBe(true)
+    const [event, ...more] = s.read()
+    expect(more).toEqual([])
+    expect([event!.sequence, event!.lost]).toEqual([0, false])
+    const r = FAULT_RECORD.at(event!.record!)
+    const address = BigInt(r.InputAddr_HI) * 2n ** 32n + BigInt(r.InputAddr_LO)
+    expect([r.EventID, r.StreamID, r.SSV, r.SubstreamID, r.S2, r.RnW]).toEqual([
+      ...[0x10, STREAM, true, PASID, false, true],
+    ])
+    expect(address).toBe(GVA + 16n * PAGE)
+    expect(s.u.sys.readable(s.q.fd)).toBe(false)
+  })
+
+  it('a substream without a CD is the guest’s matter, a page that the host has not is the host’s', () => {
+    const s = listening()
+    s.d.dma(GVA, GVA, 8, PASID + 1)
+    s.b.settle()
+    expect(s.read().map(e => FAULT_RECORD.at(e.record!).EventID)).toEqual([0x0a])
+    s.page(0, 0x30_0000)
+    s.d.dma(GVA, GVA, 8, PASID)
+    s.b.settle()
+    expect(s.read()).toEqual([])
+  })
+
+  it('stop when the function leaves the guest’s STE', () => {
+    const s = listening()
+    s.d.attach(s.ioas)
+    s.d.dma(GVA, GVA, 8, PASID)
+    s.b.settle()
+    expect(s.read()).toEqual([])
+  })
+
+  it('that are lost are counted, and told at the end', () => {
+    const s = listening(2)
+    for (let i = 0; i < 4; i++) s.fault()
+    expect(s.read().map(({ sequence, lost }) => [sequence, lost])).toEqual([
+      [0, false],
+      [1, false],
+      [3, true],
+    ])
+    s.fault()
+    expect(s.read().map(e => e.sequence)).toEqual([4])
+  })
+
+  it('after which room was made show by their numbers', () => {
+    const s = listening(2)
+    for (let i = 0; i < 3; i++) s.fault()
+    expect(s.read(EVENT).map(e => e.sequence)).toEqual([0])
+    s.fault()
+    expect(s.read().map(({ sequence, lost }) => [sequence, lost])).toEqual([
+      [1, false],
+      [3, false],
+    ])
+  })
+
+  it.each([0, 7, HEADER, EVENT - 1])('EINVAL: a read of %i bytes; the event stays', bytes => {
+    const s = listening()
+    s.fault()
+    refused('EINVAL', () => s.u.sys.read(s.q.fd, bytes))
+    expect(s.read()).toHaveLength(1)
+  })
+
+  it.each([
+    ['EOPNOTSUPP', 'flags', { flags: 1 }],
+    ['EOPNOTSUPP', 'a reserved field', { __reserved: 1 }],
+    ['EOPNOTSUPP', 'type 0', { type: 0 }],
+    ['EINVAL', 'no depth', { veventq_depth: 0 }],
+    ['EINVAL', 'too much depth', { veventq_depth: 2 ** 19 + 1 }],
+    ['ENOENT', 'no vIOMMU', { viommu_id: 99 }],
+    ['EEXIST', 'a second one', {}],
+  ] as const)('VEVENTQ_ALLOC %s: %s', (code, _, init) => {
+    const s = listening()
+    refused(code, () => s.queue(init))
+  })
+
+  it('a queue keeps its vIOMMU, and its file the queue', () => {
+    const s = listening()
+    s.u.destroy(s.name)
+    for (const id of [s.v, s.q.id]) refused('EBUSY', () => s.u.destroy(id))
+    s.u.sys.close(s.q.fd)
+    s.u.destroy(s.q.id)
   })
 })
