@@ -154,7 +154,11 @@ export class Arm64Vmm implements MmioDevices {
       events = true
       requests.poll(
         bdf,
-        request => (stalling ? this.#smmu.stall(request) : this.#smmu.pageRequest(request)),
+        request => {
+          if (stalling) return this.#smmu.stall(request)
+          this.#smmu.pageRequest(request)
+          return true
+        },
         fault => this.#smmu.refused(bdf, fault),
       )
     }

@@ -130,11 +130,10 @@ export class VirtualSmmu {
     return this.#streams.get(stream)?.now
   }
 
-  /** Puts a page request into the guest's queue; false when the guest cannot take it. */
-  pageRequest(request: PageRequest): boolean {
-    const taken = this.#unit.injectPageRequest(request)
+  /** Puts a page request into the guest's queue. One that cannot be queued the unit answers itself (IHI 0070 8.1). */
+  pageRequest(request: PageRequest): void {
+    this.#unit.injectPageRequest(request)
     this.#clock.settle()
-    return taken
   }
 
   /** Tells the guest of a stalled access; false when nobody will ever answer it. */

@@ -207,7 +207,7 @@ describe('page requests', () => {
     const w = world()
     w.entry()
     w.enable()
-    expect(w.smmu.pageRequest(request())).toBe(true)
+    w.smmu.pageRequest(request())
     expect(w.wires).toEqual(['priq'])
     expect([w.memory.load(REQUESTS, 8), w.memory.load(REQUESTS + 8, 8)]).toEqual([
       0xf000_0005_0000_0018n,
@@ -219,14 +219,16 @@ describe('page requests', () => {
   })
 
   it.each([
-    ['the queue is off', ON & ~2, 0],
-    ['it is full', ON, 4],
-  ])('are not taken when %s', (_, cr0, before) => {
+    ['failure: the queue is off', ON & ~2, 0, 15],
+    ['success: it is full, the device asks again', ON, 4, 0],
+  ])('that cannot be queued are answered by the unit, %s', (_, cr0, before, code) => {
     const w = world()
     w.entry()
     w.enable(cr0)
-    for (let i = 0; i < before; i++) expect(w.smmu.pageRequest(request())).toBe(true)
-    expect(w.smmu.pageRequest(request())).toBe(false)
+    for (let i = 0; i < before; i++) w.smmu.pageRequest(request())
+    expect(w.answers).toEqual([])
+    w.smmu.pageRequest(request())
+    expect(w.answers).toEqual([{ requester: STREAM, pasid: 5, prgIndex: 9, code }])
     w.end()
   })
 })
