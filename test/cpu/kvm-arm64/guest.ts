@@ -115,9 +115,11 @@ export class GuestCpu {
   readonly fd: number
   readonly page: Uint8Array
   readonly run
+  readonly #scratch
 
   constructor(sys: Sys, vm: number, id: number, features = 1 << uapi.KVM_ARM_VCPU_PSCI_0_2) {
     this.sys = sys
+    this.#scratch = sys.mmap(4096)
     this.fd = sys.ioctl(vm, uapi.KVM_CREATE_VCPU, id)
     this.page = sys.mmap({ fd: this.fd, offset: 0, length: 8192 }).bytes
     this.run = uapi.kvm_run.at(this.page)
@@ -135,21 +137,15 @@ export class GuestCpu {
   /** The bytes of a register. */
   bytes(id: bigint): Uint8Array {
     const size = 2 ** Number((id & uapi.KVM_REG_SIZE_MASK) >> 52n)
-    const at = this.sys.mmap(4096)
-    this.sys.ioctl(this.fd, uapi.KVM_GET_ONE_REG, uapi.kvm_one_reg({ id, addr: at.vaddr }))
-    const bytes = at.bytes.slice(0, size)
-    this.sys.munmap(at.vaddr, 4096)
-    return bytes
+    const { vaddr, bytes } = this.#scratch
+    this.sys.ioctl(this.fd, uapi.KVM_GET_ONE_REG, uapi.kvm_one_reg({ id, addr: vaddr }))
+    return bytes.slice(0, size)
   }
 
   setBytes(id: bigint, bytes: Uint8Array): void {
-    const at = this.sys.mmap(4096)
-    at.bytes.set(bytes)
-    try {
-      this.sys.ioctl(this.fd, uapi.KVM_SET_ONE_REG, uapi.kvm_one_reg({ id, addr: at.vaddr }))
-    } finally {
-      this.sys.munmap(at.vaddr, 4096)
-    }
+    const { vaddr } = this.#scratch
+    this.#scratch.bytes.set(bytes)
+    this.sys.ioctl(this.fd, uapi.KVM_SET_ONE_REG, uapi.kvm_one_reg({ id, addr: vaddr }))
   }
 
   get(id: bigint): bigint {
