@@ -150,20 +150,35 @@ export function drawCase(e: Encoding, slot: number, draw: Draw): Case | undefine
 
 const rows = ENCODINGS.filter(e => e.special === undefined)
 const plain = rows.filter(e => !e.memory && !e.ends && !e.name.includes('literal'))
+const accesses = rows.filter(e => e.memory && e.group !== 'exclusive')
 const row = (name: string) => ENCODINGS.find(e => e.name === name)!
 const [ldxr, ldxp, clrex] = [row('LDXR/STXR'), row('LDXP/STXP'), row('CLREX')]
 
-/** Several register-only instructions one after another. */
+/**
+ * Several instructions one after another: register-only ones, and in half of the cases a load or store whose base and index
+ * those before it leave alone.
+ */
 function drawSequence(slot: number, draw: Draw): Case | undefined {
-  const words: number[] = []
-  const count = 2 + draw.below(MOST_WORDS - 1)
   const seed = draw.word()
+  const count = 2 + draw.below(MOST_WORDS - 1)
+  const access = draw.oneIn(2) ? drawInstruction(draw.pick(accesses), slot, seed, draw) : undefined
+  const words: number[] = []
+  for (const before = access ? draw.below(count) : count; words.length < before; ) {
+    const drawn = drawInstruction(draw.pick(plain), slot, seed, draw)
+    if (drawn && !(access && mayWriteAddress(drawn.word, access.word))) words.push(drawn.word)
+  }
+  if (access) words.push(access.word)
   while (words.length < count) {
     const drawn = drawInstruction(draw.pick(plain), slot, seed, draw)
     if (drawn) words.push(drawn.word)
   }
-  return { name: 'sequence', group: 'sequence', words, slot, seed, changes: [] }
+  const changes = access?.changes ?? []
+  return { name: 'sequence', group: 'sequence', words, slot, seed, changes }
 }
+
+/** Whether the register in bits 4:0 of one word is in the address fields of the other. */
+const mayWriteAddress = (word: number, access: number): boolean =>
+  (word & 31) === ((access >>> 5) & 31) || (word & 31) === ((access >>> 16) & 31)
 
 /** A load-exclusive and the store-exclusive after it, with or without something between that disarms the monitor. */
 function drawExclusive(slot: number, draw: Draw): Case | undefined {
