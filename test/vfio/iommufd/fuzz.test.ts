@@ -58,7 +58,17 @@ class Ids {
   }
 }
 
-const OBJECTS = ['ioas', 'hwpt', 'parent', 'nested', 'fault', 'device', 'viommu', 'vdevice']
+const OBJECTS = [
+  'ioas',
+  'hwpt',
+  'parent',
+  'nested',
+  'fault',
+  'device',
+  'viommu',
+  'vdevice',
+  'veventq',
+]
 const TABLES = ['ioas', 'hwpt', 'hwpt', 'parent', 'nested', 'nested']
 
 describe.each([
@@ -154,6 +164,13 @@ describe.each([
             fault_id: ids.any('fault'),
           }
           ids.keep('nested', u.hwpt(dev(), ids.any('viommu'), init))
+        },
+        () => {
+          const arg = { viommu_id: ids.any('viommu'), type: 1, veventq_depth: 1 + next(4) }
+          const call = uapi.iommu_veventq_alloc(arg)
+          u.call(uapi.IOMMU_VEVENTQ_ALLOC, call)
+          ids.keep('veventq', call.out_veventq_id)
+          queues.push(call.out_veventq_fd)
         },
         () => {
           const opcode = pick([0x05, 0x06, 0x10, 0x11, 0x12, 0x13, 0x30, 0x40, 0x28, next(256)])
