@@ -3,9 +3,9 @@
 // to DMA that goes past them; beside what it sees stands what the host sees.
 
 import { fileURLToPath } from 'node:url'
+import { describeConfidentialDma } from '../confidential-dma.js'
 import type { SevEdition } from '../cpu/kvm/uapi/sev-codes.js'
 import { createMachine, type Machine } from '../machine.js'
-import { describePageState } from '../mem/confidential.js'
 import { dmaCopy } from '../pci/devices/dma-copy.js'
 import { type LaunchConfig, parseLaunchConfig } from '../vmm/sev/launch-config.js'
 import { SevVmm } from '../vmm/sev/machine.js'
@@ -65,7 +65,11 @@ export const sevScenario: Scenario = {
 }
 
 function runLaunch(launch: Launch, image: Uint8Array, { tell, monitor }: ScenarioOptions): boolean {
-  const machine = createMachine({ sev: { crypto: nodeCrypto }, devices: [{ at: AT, model: dmaCopy }] })
+  const machine = createMachine({
+    sev: { crypto: nodeCrypto },
+    devices: [{ at: AT, model: dmaCopy }],
+    detectConfidentialDma: true,
+  })
   const config: LaunchConfig = parseLaunchConfig(launch.file, 'sev.conf')
   tell.section(launch.heading, LEGEND)
   const stop = narrate(machine, tell)
@@ -125,10 +129,8 @@ function narrate(machine: Machine, tell: ScenarioOptions['tell']): () => void {
       }
     }),
     trace.listen('confidential-dma', e => {
-      const what = e.access === 'write' ? 'overwrites' : 'reads'
-      const page = `the page at 0x${(e.output - (e.output % 4096)).toString(16)}`
-      const past = e.page.at(-1)?.cause ?? 'nothing known'
-      say('checker', `the device ${what} ${page}, ${describePageState(e.state)}: ${past}`, e, true)
+      const text = describeConfidentialDma(e).replaceAll('\n', `\n${' '.repeat(27)}`)
+      say('checker', text, e, true)
     }),
   ]
   return () => {
