@@ -3,7 +3,8 @@
  * Standard input holds records (struct in), standard output receives one struct out for each. A case starts by
  * returning from a signal with its registers, and ends with another signal: an undefined word follows the code and
  * fills the rest of its slot, so the signal's context tells where execution went and what all registers hold.
- * Freestanding: aarch64-linux-gnu-gcc -O2 -ffreestanding -nostdlib -static -Wl,-Ttext-segment=0x40000000
+ * It lies above 4 GiB, where no small number points by chance:
+ * aarch64-linux-gnu-gcc -O2 -ffreestanding -nostdlib -static -Wl,-Ttext-segment=0x5500000000
  */
 typedef unsigned int u32;
 typedef unsigned long u64;
