@@ -5,6 +5,8 @@ export { VirtualClock } from './base/clock.js'
 export { Errno, ErrnoError, type ErrnoName } from './base/errno.js'
 export { TraceBus, type TraceEvents, type TraceName } from './base/trace.js'
 export { le16, le32, le64 } from './bytes.js'
+export { describeConfidentialDma } from './confidential-dma.js'
+export type { GuestMemfdOptions } from './cpu/kvm/memory/private-memory.js'
 export {
   type Explainable,
   type ExplainedNode,
@@ -34,6 +36,7 @@ export {
   type MachineDescription,
   type SmmuMachineDescription,
 } from './machine.js'
+export type { ConfidentialDma } from './mem/confidential.js'
 export { dmaCopy } from './pci/devices/dma-copy.js'
 export { svaEngine } from './pci/devices/sva-engine.js'
 export { Sys, s32 } from './sys/sys.js'

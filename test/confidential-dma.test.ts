@@ -3,6 +3,7 @@
 import { describe, expect, it } from 'vitest'
 import { describeConfidentialDma } from '../src/confidential-dma.js'
 import type { GuestMemfdOptions } from '../src/cpu/kvm/memory/private-memory.js'
+import { explain } from '../src/explain/index.js'
 import { createMachine } from '../src/machine.js'
 import { ConfidentialPages } from '../src/mem/confidential.js'
 import { dmaCopy } from '../src/pci/devices/dma-copy.js'
@@ -321,6 +322,30 @@ describe('the checker', () => {
         ' <time>  VFIO_IOMMU_MAP_DMA: iova 0x100000, 0x8000 bytes at <vaddr>, to read and write',
       ].join('\n'),
     )
+  })
+
+  it('is explained: both histories, cause and cure', () => {
+    const s = scene('vt-d', { devices: 'owner' })
+    s.vm.set(AT, 1, true)
+    s.write(0)
+    const text = explain(s.machine.confidentialDmas[0]!)
+    for (const line of [
+      'DMA to confidential memory: write at 0x100000',
+      'What happened before',
+      'withdrawn: VM of process 2: KVM_SET_MEMORY_ATTRIBUTES made its page private',
+      'VFIO_IOMMU_MAP_DMA: iova 0x100000, 0x8000 bytes',
+      'Likely cause',
+      'unmap the range for devices before KVM_SET_MEMORY_ATTRIBUTES',
+    ])
+      expect(text.replaceAll(/\s+/g, ' ')).toContain(line)
+    for (const kind of ['private', 'encrypted'] as const) {
+      const state = kind === 'private' ? { kind } : { kind, asid: 2 }
+      const found = { ...s.machine.confidentialDmas[0]!, state, outcome: 'ciphertext' as const }
+      for (const access of ['read', 'write'] as const)
+        expect(
+          explain({ ...found, access, output: -1, pasid: 3, page: [], mapping: [] }),
+        ).toContain(`DMA to confidential memory: ${access} at 0x100000, PASID 3`)
+    }
   })
 
   it('sees a mapping that came and went', () => {

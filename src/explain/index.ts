@@ -8,7 +8,9 @@ import type { TraceEvents } from '../base/trace.js'
 import type { SmmuFault } from '../iommu/smmu/faults.js'
 import type { StaleUse } from '../iommu/stale-use.js'
 import type { VtdFault } from '../iommu/vtd/faults.js'
+import type { ConfidentialDma } from '../mem/confidential.js'
 import type { DmaFailure } from '../pci/device-model.js'
+import { explainConfidentialDma } from './confidential.js'
 import { explainDmaEvent, explainDmaFailure } from './dma.js'
 import { type Explanation, explanationText } from './explanation.js'
 import { explainSmmuFault } from './smmu.js'
@@ -23,13 +25,20 @@ export { explainVtdRecord, RecordError } from './vtd-record.js'
 export { type WalkRequest, type WalkTree, walkTree, walkTreeText } from './walk-tree.js'
 
 /** What can be explained beside values of declared layouts. */
-export type Explainable = VtdFault | SmmuFault | StaleUse | DmaFailure | TraceEvents['dma']
+export type Explainable =
+  | VtdFault
+  | SmmuFault
+  | StaleUse
+  | ConfidentialDma
+  | DmaFailure
+  | TraceEvents['dma']
 
 /** A fault, or a completion that refused something, as data. Error for anything else. */
 export function explanation(value: Explainable): Explanation {
   if ('condition' in value) return explainVtdFault(value)
   if ('streamId' in value) return explainSmmuFault(value)
   if ('cache' in value) return explainStaleUse(value)
+  if ('outcome' in value) return explainConfidentialDma(value)
   if ('ok' in value) return explainDmaFailure(value)
   if (value.failure !== undefined) return explainDmaEvent(value, value.failure)
   throw new Error('explain: this request was not refused')

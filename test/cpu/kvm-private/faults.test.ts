@@ -333,6 +333,58 @@ describe('D-27: a software-protected VM', () => {
   })
 })
 
+describe('D-28: the hypercall MAP_GPA_RANGE', () => {
+  const EXIT = 1n << BigInt(uapi.KVM_HC_MAP_GPA_RANGE)
+
+  function caller(enabled: bigint) {
+    const g = new PrivateGuest()
+    const cap = uapi.kvm_enable_cap({
+      cap: uapi.KVM_CAP_EXIT_HYPERCALL,
+      args: [enabled, 0n, 0n, 0n],
+    })
+    g.sys.ioctl(g.vm, uapi.KVM_ENABLE_CAP, cap)
+    g.code('0f 01 c1 e7 10') // vmcall; out %eax,$0x10
+    const call = (gpa: bigint, pages: bigint, attributes = 0n) => {
+      const regs = { rax: 12n, rbx: gpa, rcx: pages, rdx: attributes, rip: BigInt(AT.CODE) }
+      g.setRegs(regs)
+      const reason = g.enter()
+      return reason === uapi.KVM_EXIT_IO ? BigInt.asIntN(64, g.regs().rax) : reason
+    }
+    return { g, call }
+  }
+
+  it('is number 12 and exits with gpa, pages and attributes; what the owner answers is RAX', () => {
+    const { g, call } = caller(EXIT)
+    expect(call(BigInt(GPA), 3n, 0x11n)).toBe(uapi.KVM_EXIT_HYPERCALL)
+    const { nr, args, longmode } = g.run.u.hypercall
+    expect([nr, args.get(0), args.get(1), args.get(2), longmode]).toEqual([
+      12n,
+      BigInt(GPA),
+      3n,
+      0x11n,
+      1,
+    ])
+    g.run.u.hypercall.ret = 0x77n
+    expect(g.answer()).toBe(0x77)
+  })
+
+  it.each([
+    ['an address inside a page', 1n, 1n],
+    ['no pages', 0n, 0n],
+    ['a range that wraps', 0n, 2n ** 64n - 1n],
+  ])('EINVAL (-22) without an exit for %s', (_, offset, pages) => {
+    expect(caller(EXIT).call(BigInt(GPA) + offset, pages)).toBe(-22n)
+  })
+
+  it('ENOSYS (-1000) when the owner did not ask for it', () => {
+    expect(caller(0n).call(BigInt(GPA), 1n)).toBe(-1000n)
+    const { g } = caller(EXIT)
+    g.setRegs({ rax: 11n, rip: BigInt(AT.CODE) })
+    g.enter()
+    expect(BigInt.asIntN(64, g.regs().rax)).toBe(-1000n)
+  })
+})
+
 describe('D-30: the exits of the kernel selftest private_mem_kvm_exits_test', () => {
   const told = (g: PrivateGuest) => {
     const { flags, gpa, size } = g.run.u.memory_fault
