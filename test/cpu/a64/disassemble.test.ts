@@ -2,10 +2,11 @@
 // UPDATE_GOLDEN=1 writes the committed one anew; its first line says who answered.
 
 import { readFileSync, writeFileSync } from 'node:fs'
-import { describe, expect, it } from 'vitest'
+import { expect, it } from 'vitest'
 import { drawFields } from '../../../diff/a64/generate.js'
 import { BASE, objdump, objdumpVersion } from '../../../diff/a64/objdump.js'
 import { Draw } from '../../../diff/random.js'
+import { compile } from '../../../src/cpu/a64/code-cache.js'
 import { decode, ENCODINGS, encode } from '../../../src/cpu/a64/decode.js'
 import { disassemble } from '../../../src/cpu/a64/disassemble.js'
 import { NAMED_SYSTEM_KEYS } from '../../../src/cpu/a64/system-text.js'
@@ -73,6 +74,16 @@ it('spells fresh random instructions, seed 2, as the installed objdump does', ()
   expect(ours).toEqual(theirs)
 })
 
-describe('words that no row takes', () => {
-  it('are spelled as data', () => expect(disassemble(0x0001_0000 | 0)).toBe('.inst 0x00010000'))
+it('spells words that no row takes as data', () => {
+  expect(disassemble(0x0001_0000 | 0)).toBe('.inst 0x00010000')
+  expect(disassemble(-1)).toBe('.inst 0xffffffff')
+})
+
+it('spells and compiles any word, 15,000 of seed 3', () => {
+  const draw = new Draw(3, 0)
+  const words = Array.from({ length: 15_000 }, () => draw.word())
+  const wrong = words.filter(
+    w => /undefined|NaN/.test(disassemble(w, draw.bits(64))) || compile(w).ops.length > 200,
+  )
+  expect(wrong).toEqual([])
 })
