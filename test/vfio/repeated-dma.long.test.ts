@@ -6,6 +6,7 @@ import { createMachine } from '../../src/machine.js'
 import { ats, pasidCapability } from '../../src/pci/device-model.js'
 import { VFIO_IOMMU_UNMAP_DMA, vfio_iommu_type1_dma_unmap } from '../../src/uapi.js'
 import { NestingContainer } from '../../src/vmm/container.js'
+import { isLong, often } from '../support/long.js'
 import { xorshift } from '../support/random.js'
 import { plainDevice } from '../support/vfio-bench.js'
 
@@ -77,72 +78,75 @@ function transfer(h: Host, write: boolean, at: number, bytes: Uint8Array, pasid?
 }
 
 describe.each(Object.entries(models))('a function %s', (_name, model) => {
-  it.each([1, 2, 3, 4])('moves what it would move if it asked each time: seed %i', seed => {
-    const random = xorshift(seed)
-    const pair = [host(model), host(model)] as const
-    pair[1].machine.trace.listen('dma', () => {})
-    const both = (act: (h: Host) => void) => pair.forEach(act)
-    const outcomes = new Map<string, number>()
-    let hole: number | undefined
-    const bound = [true, true]
+  it.each(isLong ? [1, 2, 3, 4] : [1, 2])(
+    'moves what it would move if it asked each time: seed %i',
+    seed => {
+      const random = xorshift(seed)
+      const pair = [host(model), host(model)] as const
+      pair[1].machine.trace.listen('dma', () => {})
+      const both = (act: (h: Host) => void) => pair.forEach(act)
+      const outcomes = new Map<string, number>()
+      let hole: number | undefined
+      const bound = [true, true]
 
-    const move = () => {
-      const write = random(3) === 0
-      const which = random(5)
-      const base = which === 0 ? FIRST * 4096 : 0
-      const at = base + random(GVA_PAGES) * 4096 + [0, 0, 64, 4000][random(4)]!
-      const bytes = new Uint8Array([1, 16, 64, 96, 4096, 8192, 12000][random(7)]!)
-      if (write) bytes.fill(random(256))
-      const [first, second] = pair.map(h => {
-        const buffer = bytes.slice()
-        const pasid = which === 0 ? undefined : h.ids[which & 1]
-        return { outcome: transfer(h, write, at, buffer, pasid), buffer }
-      })
-      expect(first!.outcome).toBe(second!.outcome)
-      expect(same(first!.buffer, second!.buffer)).toBe(true)
-      const outcome = first!.outcome.split(' ')[0]!
-      outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1)
-    }
-    const remap = () => {
-      const [table, index] = [random(2), random(GVA_PAGES)]
-      const entry = ((FIRST + random(COUNT)) * 4096) | [7, 7, 5, 0][random(4)]!
-      const scope = random(3)
-      both(h => {
-        h.setPage(table, index, entry)
-        if (!bound[table]) return
-        if (scope === 0) h.container.invalidatePasid(h.ids[table]!)
-        else if (scope === 1)
-          h.container.invalidatePages(h.ids[table]!, GVA + BigInt(index * 4096), 1, true)
-      })
-    }
-    const changeMap = () => {
-      const page = hole ?? FIRST + random(COUNT)
-      both(h => (hole === undefined ? h.unmap(page) : h.map(page)))
-      hole = hole === undefined ? page : undefined
-    }
-    const changeBinding = () => {
-      const i = random(2)
-      both(h => (bound[i] ? h.container.unbind(h.ids[i]!) : h.bind(i)))
-      bound[i] = !bound[i]
-    }
-    const changeMastering = () => {
-      const command = random(4) ? 6 : 2
-      both(h => h.fn.config.write(0x04, 2, command))
-    }
-    for (let step = 0; step < 600; step++) {
-      for (let n = random(8); n > 0; n--) move()
-      const what = random(20)
-      if (what < 9) remap()
-      else if (what < 16) changeMap()
-      else if (what < 18) changeBinding()
-      else changeMastering()
-      if (random(10) === 0) both(h => h.machine.settle())
-    }
-    both(h => h.fn.config.write(0x04, 2, 6))
-    expect(same(pair[0].data, pair[1].data)).toBe(true)
-    expect(outcomes.get('moved')).toBeGreaterThan(200)
-    expect(outcomes.size).toBeGreaterThan(1)
-  })
+      const move = () => {
+        const write = random(3) === 0
+        const which = random(5)
+        const base = which === 0 ? FIRST * 4096 : 0
+        const at = base + random(GVA_PAGES) * 4096 + [0, 0, 64, 4000][random(4)]!
+        const bytes = new Uint8Array([1, 16, 64, 96, 4096, 8192, 12000][random(7)]!)
+        if (write) bytes.fill(random(256))
+        const [first, second] = pair.map(h => {
+          const buffer = bytes.slice()
+          const pasid = which === 0 ? undefined : h.ids[which & 1]
+          return { outcome: transfer(h, write, at, buffer, pasid), buffer }
+        })
+        expect(first!.outcome).toBe(second!.outcome)
+        expect(same(first!.buffer, second!.buffer)).toBe(true)
+        const outcome = first!.outcome.split(' ')[0]!
+        outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1)
+      }
+      const remap = () => {
+        const [table, index] = [random(2), random(GVA_PAGES)]
+        const entry = ((FIRST + random(COUNT)) * 4096) | [7, 7, 5, 0][random(4)]!
+        const scope = random(3)
+        both(h => {
+          h.setPage(table, index, entry)
+          if (!bound[table]) return
+          if (scope === 0) h.container.invalidatePasid(h.ids[table]!)
+          else if (scope === 1)
+            h.container.invalidatePages(h.ids[table]!, GVA + BigInt(index * 4096), 1, true)
+        })
+      }
+      const changeMap = () => {
+        const page = hole ?? FIRST + random(COUNT)
+        both(h => (hole === undefined ? h.unmap(page) : h.map(page)))
+        hole = hole === undefined ? page : undefined
+      }
+      const changeBinding = () => {
+        const i = random(2)
+        both(h => (bound[i] ? h.container.unbind(h.ids[i]!) : h.bind(i)))
+        bound[i] = !bound[i]
+      }
+      const changeMastering = () => {
+        const command = random(4) ? 6 : 2
+        both(h => h.fn.config.write(0x04, 2, command))
+      }
+      for (let step = 0; step < often(300, 600); step++) {
+        for (let n = random(8); n > 0; n--) move()
+        const what = random(20)
+        if (what < 9) remap()
+        else if (what < 16) changeMap()
+        else if (what < 18) changeBinding()
+        else changeMastering()
+        if (random(10) === 0) both(h => h.machine.settle())
+      }
+      both(h => h.fn.config.write(0x04, 2, 6))
+      expect(same(pair[0].data, pair[1].data)).toBe(true)
+      expect(outcomes.get('moved')).toBeGreaterThan(200)
+      expect(outcomes.size).toBeGreaterThan(1)
+    },
+  )
 
   it('does not use a stretch again after as many invalidations as epochs have numbers', () => {
     const h = host(model)

@@ -1,11 +1,14 @@
-// A fixed short run of the model-based fuzzer, and the defect that it must find.
+// A fixed run of the model-based fuzzer, and the defect that it must find.
 import { describe, expect, it } from 'vitest'
 import { type CaseResult, runCase } from '../../fuzz/cases.js'
 import { modelSubject } from '../../fuzz/subjects.js'
 import type { Domain, IommuDriver } from '../../src/iommu/domain.js'
 import { standIn } from '../../src/testing/stand-in.js'
+import { often, PATIENCE } from '../support/long.js'
 
 const COMMANDS = 120
+/** Programs of a block. */
+const PROGRAMS = often(12, 40)
 
 function once<T>(make: () => T): () => T {
   let made: { value: T } | undefined
@@ -17,15 +20,19 @@ function once<T>(make: () => T): () => T {
 
 describe('the product does what the model says', () => {
   const blocks = [1, 41, 81]
-  it.each(blocks)('in 40 random programs from seed %d', first => {
-    let steps = 0
-    for (let seed = first; seed < first + 40; seed++) {
-      const result = modelSubject({ commands: COMMANDS }).run(seed)
-      expect(result.failure?.report).toBeUndefined()
-      steps += result.steps
-    }
-    expect(steps).toBeGreaterThan(500)
-  })
+  it.each(blocks)(
+    `in ${PROGRAMS} random programs from seed %d`,
+    first => {
+      let steps = 0
+      for (let seed = first; seed < first + PROGRAMS; seed++) {
+        const result = modelSubject({ commands: COMMANDS }).run(seed)
+        expect(result.failure?.report).toBeUndefined()
+        steps += result.steps
+      }
+      expect(steps).toBeGreaterThan(12 * PROGRAMS)
+    },
+    PATIENCE,
+  )
 })
 
 /** What the first of some seeds that fails says. */
