@@ -18,37 +18,17 @@ import {
   ACCESS_WP,
   ACCESS_WRITE,
   FAILURE,
-  PERM_EXECUTE,
   PERM_GLOBAL,
-  PERM_USER_EXECUTE,
-  PERM_USER_READ,
-  PERM_USER_WRITE,
-  PERM_WRITE,
   Walk,
 } from '../../paging/walk.js'
 import { createWalker, type Walker } from '../../paging/walker.js'
 import type { Encryption } from '../sev/encryption.js'
 import { CIPHERED, PlainPage } from '../sev/private-memory.js'
+import { allowed, errorCode, NEEDS } from './permissions.js'
 import { type MemorySurroundings, PhysicalAccess } from './physical.js'
 import { ACCESS, type MemoryPort } from './ports.js'
 import { ABORT, CR0, CR4, EFER, FLAG, VECTOR, type X86State } from './registers.js'
 import { ALLOW, Tlb } from './tlb.js'
-
-/** Bits of a page fault's error code (SDM vol. 3, 4.7). */
-export const FAULT = { P: 1, W: 2, U: 4, RSVD: 8, I: 16 } as const
-
-/** Needed `ALLOW` bits by READ, WRITE and FETCH (bits 2:0), user (3), SMAP in force (4). */
-const NEEDS = Uint8Array.from({ length: 32 }, (_, i) => {
-  const user = (i & 8) !== 0
-  const smap = (i & 16) !== 0 && !user
-  let need = 0
-  if ((i & ACCESS.FETCH) !== 0) need |= user ? ALLOW.USER_FETCH : ALLOW.SUPERVISOR_FETCH
-  if ((i & ACCESS.READ) !== 0)
-    need |= user ? ALLOW.USER_READ : smap ? ALLOW.SMAP_READ : ALLOW.SUPERVISOR_READ
-  if ((i & ACCESS.WRITE) !== 0)
-    need |= user ? ALLOW.USER_WRITE : smap ? ALLOW.SMAP_WRITE : ALLOW.SUPERVISOR_WRITE
-  return need
-})
 
 /** Code is looked for anew where nothing was. */
 const FETCHES = ALLOW.SUPERVISOR_FETCH | ALLOW.USER_FETCH
@@ -371,7 +351,7 @@ export class Mmu implements MemoryPort {
       found = this.#walker(this.#root, hi, lo, asked, w)
     if (!found) {
       const gone = w.failure === FAILURE.unreadable && this.#physical.leavesFor(w.entryAt, false)
-      if (!gone) s.pageFault(join(hi, lo), this.#errorCode(access, user))
+      if (!gone) s.pageFault(join(hi, lo), errorCode(this.#walk.failure, access, user, this.#modes))
       return -1
     }
     const page = w.output - (w.output % 4096)
@@ -392,7 +372,7 @@ export class Mmu implements MemoryPort {
     const i = this.tlb.take(hi, lo, w.pageBits, (permissions & PERM_GLOBAL) !== 0 && this.#pge)
     const ram = apic ? undefined : this.#memory.ramAt(page)
     const writes = dirty && (ram === undefined || !this.#around.readOnly(ram))
-    this.tlb.allow[i] = this.#allowed(permissions, writes)
+    this.tlb.allow[i] = allowed(permissions, writes, this.#modes)
     this.tlb.page[i] = page
     if (ram !== undefined) {
       this.tlb.ram[i] = ram
@@ -414,7 +394,7 @@ export class Mmu implements MemoryPort {
     if (own !== undefined && !isPrivate) memory.share(page, write)
     const i = this.tlb.take(hi, lo, w.pageBits, (permissions & PERM_GLOBAL) !== 0 && this.#pge)
     const writable = own === undefined || !this.#around.readOnly(own)
-    this.tlb.allow[i] = this.#allowed(permissions, dirty && writable && (isPrivate || write))
+    this.tlb.allow[i] = allowed(permissions, dirty && writable && (isPrivate || write), this.#modes)
     this.tlb.page[i] = plain === undefined ? page : page + CIPHERED
     const ram = plain ?? own
     if (ram !== undefined) {
@@ -427,42 +407,6 @@ export class Mmu implements MemoryPort {
 
   get #pge(): boolean {
     return (this.#state.cr4 & CR4.PGE) !== 0
-  }
-
-  // PERM_* holds what this access's SMAP situation allows; entries serve accesses in either.
-  #allowed(permissions: number, writes: boolean): number {
-    const user = (permissions & PERM_USER_READ) !== 0
-    const userWrite = (permissions & PERM_USER_WRITE) !== 0
-    const supervisorWrite = user
-      ? userWrite || (this.#modes & ACCESS_WP) === 0
-      : (permissions & PERM_WRITE) !== 0
-    let allow: number = ALLOW.SUPERVISOR_READ
-    if (!user) allow |= ALLOW.SMAP_READ
-    else allow |= ALLOW.USER_READ
-    if (writes && supervisorWrite) allow |= ALLOW.SUPERVISOR_WRITE | (user ? 0 : ALLOW.SMAP_WRITE)
-    if (writes && userWrite) allow |= ALLOW.USER_WRITE
-    if ((permissions & PERM_EXECUTE) !== 0) allow |= ALLOW.SUPERVISOR_FETCH
-    if ((permissions & PERM_USER_EXECUTE) !== 0) allow |= ALLOW.USER_FETCH
-    return allow
-  }
-
-  #errorCode(access: number, user: boolean): number {
-    const { failure } = this.#walk
-    const fetch = (access & ACCESS.FETCH) !== 0
-    const tellsFetch = (this.#modes & (ACCESS_NXE | ACCESS_SMEP)) !== 0
-    // An entry that is nowhere reads as all-ones, which has reserved bits set.
-    const reserved =
-      failure === FAILURE.reserved ||
-      failure === FAILURE.unreadable ||
-      failure === FAILURE.flagUpdate ||
-      failure === FAILURE.addressSize
-    return (
-      (failure !== FAILURE.notPresent ? FAULT.P : 0) |
-      ((access & ACCESS.WRITE) !== 0 ? FAULT.W : 0) |
-      (user ? FAULT.U : 0) |
-      (reserved ? FAULT.RSVD : 0) |
-      (fetch && tellsFetch ? FAULT.I : 0)
-    )
   }
 
   #stored(i: number, at: number, size: number): void {
