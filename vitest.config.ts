@@ -7,7 +7,7 @@ export default defineConfig({
   resolve: {
     // The package by its own name, as the guides' programs import it.
     alias: [
-      { find: /^vfio-emu\/(uapi|device)$/, replacement: src('$1.ts') },
+      { find: /^vfio-emu\/(uapi|uapi-arm64|device)$/, replacement: src('$1.ts') },
       { find: /^vfio-emu\/(pci|iommu|vfio|cpu|testing)$/, replacement: src('$1/index.ts') },
       { find: /^vfio-emu$/, replacement: src('index.ts') },
     ],

@@ -16,6 +16,7 @@ describe('public surface', () => {
       './vfio',
       './cpu',
       './uapi',
+      './uapi-arm64',
       './testing',
       './device',
     ])

@@ -2,6 +2,7 @@
 // points at. `vfio-emu abi` prints from here.
 
 import type { AnyStruct } from '../base/struct.js'
+import * as arm64 from '../cpu/kvm/uapi/arm64.js'
 import * as kvm from '../cpu/kvm/uapi.js'
 import * as iommu from '../iommu/uapi.js'
 import * as vfio from '../vfio/uapi/vfio.js'
@@ -10,7 +11,7 @@ import * as vfio from '../vfio/uapi/vfio.js'
 export interface Call {
   readonly name: string
   readonly number: number
-  readonly file: 'container' | 'group' | 'device' | 'kvm' | 'vm' | 'vcpu'
+  readonly file: 'container' | 'group' | 'device' | 'kvm' | 'vm' | 'vcpu' | 'kvm device'
   readonly argument?: AnyStruct
   readonly note?: string
 }
@@ -63,9 +64,19 @@ const ROWS: readonly Row[] = [
   ['KVM_SET_LAPIC',                    'vcpu',      kvm.kvm_lapic_state],
   ['KVM_GET_MP_STATE',                 'vcpu',      kvm.kvm_mp_state],
   ['KVM_SET_MP_STATE',                 'vcpu',      kvm.kvm_mp_state],
+  ['KVM_ARM_PREFERRED_TARGET',         'vm',        arm64.kvm_vcpu_init],
+  ['KVM_IRQ_LINE',                     'vm',        arm64.kvm_irq_level],
+  ['KVM_CREATE_DEVICE',                'vm',        arm64.kvm_create_device],
+  ['KVM_SET_DEVICE_ATTR',              'kvm device', arm64.kvm_device_attr],
+  ['KVM_GET_DEVICE_ATTR',              'kvm device', arm64.kvm_device_attr],
+  ['KVM_HAS_DEVICE_ATTR',              'kvm device', arm64.kvm_device_attr],
+  ['KVM_ARM_VCPU_INIT',                'vcpu',      arm64.kvm_vcpu_init],
+  ['KVM_GET_ONE_REG',                  'vcpu',      arm64.kvm_one_reg],
+  ['KVM_SET_ONE_REG',                  'vcpu',      arm64.kvm_one_reg],
+  ['KVM_GET_REG_LIST',                 'vcpu',      arm64.kvm_reg_list],
 ]
 
-const exported: Readonly<Record<string, unknown>> = { ...vfio, ...iommu, ...kvm }
+const exported: Readonly<Record<string, unknown>> = { ...arm64, ...vfio, ...iommu, ...kvm }
 
 /** Every ioctl with its number. */
 export const CALLS: readonly Call[] = ROWS.map(([name, file, argument]) => {
