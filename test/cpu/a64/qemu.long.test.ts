@@ -13,7 +13,7 @@ import { isLong, PATIENCE } from '../../support/long.js'
 const SEED = 4
 /** Cases a batch; the runner takes 1024. */
 const BATCH = 1000
-const BATCHES = isLong ? 50 : 2
+const BATCHES = isLong ? 50 : 1
 
 function runner(): QemuRunner | undefined {
   try {
