@@ -6,6 +6,7 @@ import { VirtualClock } from './base/clock.js'
 import { TraceBus, type TraceName } from './base/trace.js'
 import { type ConfidentialDma, ConfidentialDmaChecker } from './confidential-dma.js'
 import {
+  type A64Options,
   type CpuArchitecture,
   createSevPlatform,
   type PasidSource,
@@ -94,6 +95,8 @@ export interface MachineDescription {
   readonly detectStaleUse?: boolean
   /** What guest_memfds of KVM are like, and who keeps devices off what guests made private. */
   readonly guestMemfd?: GuestMemfdOptions
+  /** What arm64 processors are like, where guests run on them. */
+  readonly a64?: A64Options
   /**
    * Names DMA that reaches for private or encrypted memory of guests, before it moves a byte, with what became of the
    * page and of the device's way to it: `confidentialDmas`, and `confidential-dma` on the trace bus.
@@ -267,6 +270,7 @@ export function createMachine(
     cpu,
     pasidSource: pasidsOf(ioasid),
     ...(sev && { sev }),
+    ...(description.a64 && { a64: description.a64 }),
     ...(description.guestMemfd && { guestMemfd: description.guestMemfd }),
   })
   const holdings = () => ({ ...vfio.holdings(), pasids: ioasid.held, pins: frames.pins })

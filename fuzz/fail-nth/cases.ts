@@ -6,7 +6,7 @@ import type { MachineDescription } from '../../src/machine.js'
 import { s32 } from '../../src/sys/sys.js'
 import * as u from '../../src/uapi.js'
 import { IOMMUFD } from './iommufd.js'
-import { KVM } from './kvm.js'
+import { KVM, KVM_ARM64 } from './kvm.js'
 import { outcome, type World } from './world.js'
 
 /** A call in a state. */
@@ -386,5 +386,6 @@ export const CASES: readonly FailCase[] = [
   ...DEVICE,
   ...IOMMUFD,
   ...KVM,
+  ...KVM_ARM64,
   ...OTHERS,
 ]

@@ -1,5 +1,6 @@
 // The calls of /dev/kvm, of VMs and of vCPUs, for cases.ts.
 
+import * as arm64 from '../../src/cpu/kvm/uapi/arm64.js'
 import * as kvm from '../../src/cpu/kvm/uapi.js'
 import type { FailCase } from './cases.js'
 import { outcome, type World } from './world.js'
@@ -81,6 +82,38 @@ export const KVM: readonly FailCase[] = [
     in(w) {
       const vcpu = w.ioctl(vm(w).vm, kvm.KVM_CREATE_VCPU, 0)
       return { run: () => w.ioctl(vcpu, kvm.KVM_GET_MSRS, kvm.kvm_msrs({ nmsrs: 1 }, 16)) }
+    },
+  },
+]
+
+const ARM64 = { cpu: 'arm64' } as const
+const gic = (flags = 0) => arm64.kvm_create_device({ type: arm64.KVM_DEV_TYPE_ARM_VGIC_V3, flags })
+
+/** Cases of KVM on arm64, where they are not x86's. A device that could not be made is still to be had. */
+export const KVM_ARM64: readonly FailCase[] = [
+  {
+    call: 'arm64 vm CREATE_VCPU',
+    machine: ARM64,
+    in: w => runOn(w, fd => w.ioctl(fd, kvm.KVM_CREATE_VCPU, 0)),
+  },
+  {
+    call: 'arm64 vm CREATE_DEVICE, GICv3',
+    machine: ARM64,
+    in(w) {
+      const made = runOn(w, fd => w.ioctl(fd, arm64.KVM_CREATE_DEVICE, gic()))
+      const test = () =>
+        w.ioctl(made.fd, arm64.KVM_CREATE_DEVICE, gic(arm64.KVM_CREATE_DEVICE_TEST))
+      return { ...made, probe: () => outcome(test) }
+    },
+  },
+  {
+    call: 'arm64 vm IRQFD',
+    machine: ARM64,
+    in(w) {
+      const arg = kvm.kvm_irqfd({ fd: w.sys.eventfd(), gsi: 1 })
+      const made = runOn(w, fd => w.ioctl(fd, kvm.KVM_IRQFD, arg))
+      w.ioctl(made.fd, arm64.KVM_CREATE_DEVICE, gic())
+      return made
     },
   },
 ]

@@ -20,6 +20,17 @@ import { X86 } from './x86/system.js'
 /** Architectures a KVM can be of. */
 export type CpuArchitecture = 'x86-64' | 'arm64'
 
+/** Choices of an arm64 processor. */
+export interface A64Options {
+  /**
+   * `strict`: a system register written without a context synchronisation event is not yet what the hardware goes by, and a
+   * use before one is told (`a64.use-before-isb` on the trace bus). Default: effective at once, as most emulators have it.
+   */
+  readonly sync?: 'immediate' | 'strict'
+  /** The OS Lock is locked at reset, as the architecture has it; by default unlocked, as KVM has it. */
+  readonly lockedAtReset?: boolean
+}
+
 /** What KVM is made of. */
 export interface KvmParts {
   readonly kernel: Kernel
@@ -32,6 +43,8 @@ export interface KvmParts {
   readonly pasidSource?: PasidSource
   /** What guest_memfds are like. */
   readonly guestMemfd?: GuestMemfdOptions
+  /** What arm64 processors are like. */
+  readonly a64?: A64Options
   /** Virtual nanoseconds an instruction takes; 1 by default. */
   readonly nsPerInstruction?: number
   /** The host's SEV; without it there are no encrypted guests. */

@@ -152,6 +152,38 @@ describe('the guest itself', () => {
     expect(g.cpu.answer()).toBe(1n)
   })
 
+  it('B-1: the architecture’s reset, locked, is to be had', () => {
+    const g = new Guest({ parts: { a64: { lockedAtReset: true } } })
+    expect(g.cpu.get(REG.oslsr)).toBe(LOCKED)
+    expect(new Guest().cpu.get(REG.oslsr)).toBe(8n)
+  })
+
+  it('A-32: a breakpoint without ISB behind it, as strict synchronisation has it, and as found', () => {
+    // msr dbgbvr0_el1, x3; msr mdscr_el1, x0; nop (watched); str x0
+    const code = [I.setBvr, I.mdscr, I.nop, I.answer]
+    const world = (sync: 'immediate' | 'strict', words: number[] = code) => {
+      const g = new Guest({ parts: { a64: { sync } } })
+      const found: string[] = []
+      g.host.trace.listen('a64.use-before-isb', event => {
+        found.push(event.register)
+      })
+      g.code(words)
+      g.code([I.one0, I.answer], AT.VECTORS + 0x200)
+      g.cpu.set(REG.vbar, BigInt(AT.VECTORS))
+      g.cpu.set(REG.bcr(0), BCR)
+      g.cpu.set(REG.pstate, UNMASKED)
+      g.cpu.set(REG.x(0), KDE_MDE)
+      g.cpu.set(REG.x(3), BigInt(AT.CODE + 4 * words.indexOf(I.nop)))
+      return { answer: g.cpu.answer(), found }
+    }
+    expect(world('immediate')).toEqual({ answer: 1n, found: [] })
+    const missed = world('strict')
+    expect(missed.answer).toBe(KDE_MDE)
+    expect(missed.found).not.toEqual([])
+    const right = world('strict', [I.setBvr, I.mdscr, I.isb, I.nop, I.answer])
+    expect(right).toEqual({ answer: 1n, found: [] })
+  })
+
   it('B-5, B-7: under the OS Lock it does not fire and MDSCR reads as written; unlocked it fires', () => {
     const { cpu } = own(({ cpu: c }) => c.set(REG.oslsr, LOCKED))
     expect(cpu.answer()).toBe(0n)

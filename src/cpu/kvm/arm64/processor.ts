@@ -61,6 +61,7 @@ export class Arm64Processor implements Runnable, PsciCpu {
       },
       interrupts: this.#inputs(),
       trace,
+      ...vm.parts.a64,
     })
     this.timer = new GenericTimer({
       clock,
