@@ -19,6 +19,7 @@ import {
   show,
   startsBefore,
 } from './span.js'
+import { WithdrawnAreas } from './withdrawn.js'
 
 /** A part of a user's pages to be mapped: `length` as a range from 0. */
 export interface Piece {
@@ -39,6 +40,7 @@ const LAST_PAGE = 2 ** 52 - 1
 export class IoPageTable {
   readonly areas = new Areas()
   readonly #domains: PagingTable[] = []
+  readonly #withdrawn = new WithdrawnAreas(this.areas, this.#domains)
   readonly #finder: IovaFinder
   #reserved: Reserved[] = []
   #allowed: readonly Span[] = []
@@ -217,6 +219,7 @@ export class IoPageTable {
     for (const area of areas) this.#release(area)
     this.unreserve(domain)
     this.#realign()
+    if (this.#domains.length === 0) this.#withdrawn.stop()
   }
 
   /** Unmaps everything; for its end. */
@@ -262,13 +265,16 @@ export class IoPageTable {
   #fill(area: Area, only?: PagingTable): void {
     const { span, pages, vaddrPage, prot } = area
     const window = pages.hold(vaddrPage, span.pages)
+    this.#withdrawn.watch(pages.memory)
     const domains = only ? [only] : this.#domains
     let n = 0
     try {
-      for (; n < domains.length; n++)
+      for (; n < domains.length; n++) {
         pages.frames(window, vaddrPage, span.pages, (index, frame, run) =>
           this.#mapRun(domains[n]!, span.page + index, frame, run, prot),
         )
+        if (pages.memory.withdrawals.any) this.#withdrawn.cut(area, domains[n]!)
+      }
     } catch (error) {
       for (let i = 0; i <= n; i++) {
         domains[i]!.unmap(span.page, span.pages)
