@@ -16,13 +16,8 @@ import {
   type SevStatus,
 } from './codes.js'
 import { type CryptoProvider, nobleCrypto } from './crypto.js'
-import {
-  type GuestContext,
-  restoreGuest,
-  type SavedGuest,
-  saveGuest,
-  toHex,
-} from './guest-context.js'
+import { type GuestContext, restoreGuest, type SavedGuest, saveGuest } from './guest-context.js'
+import { GuestStore } from './guest-store.js'
 import {
   deriveKey,
   equal,
@@ -40,11 +35,9 @@ import {
   packetMac,
   SEV_API,
 } from './measurement.js'
-import { BLOCK, MemoryKey } from './memory-key.js'
 import { decodePolicy, type SevEdition } from './policy.js'
 
 const S = SEV_STATUS
-const PAGE = 4096
 /** Most guests at a time, and most bytes of one vCPU's state. */
 const MOST_GUESTS = 1024
 const MOST_STATE = 4096
@@ -94,16 +87,8 @@ export interface SavedPlatform {
 }
 
 /** The firmware of one platform. */
-export class SevFirmware {
-  readonly crypto: CryptoProvider
+export class SevFirmware extends GuestStore {
   readonly asids: AsidPool
-  /** Where it marks encrypted pages. */
-  readonly pages: ConfidentialPages
-  readonly #memory: AddressSpace
-  readonly #guests = new Map<number, GuestContext>()
-  readonly #keys = new Map<number, MemoryKey>()
-  /** Frames of each guest that hold its ciphertext. */
-  readonly #frames = new Map<number, Set<number>>()
   readonly #seed: Uint8Array
   #secrets: PlatformSecrets
   #initialised = false
@@ -111,9 +96,7 @@ export class SevFirmware {
 
   constructor(options: SevFirmwareOptions) {
     const { memory, crypto = nobleCrypto, asids = 15, minPlainAsid = 1 } = options
-    this.crypto = crypto
-    this.#memory = memory
-    this.pages = ConfidentialPages.of(memory, options.clock, options.trace)
+    super(memory, ConfidentialPages.of(memory, options.clock, options.trace), crypto)
     this.#seed = options.seed ?? new Uint8Array(32)
     this.#secrets = new PlatformSecrets(crypto, this.#seed)
     this.asids = new AsidPool(asids, minPlainAsid)
@@ -129,7 +112,7 @@ export class SevFirmware {
 
   /** SHUTDOWN: every guest's keys are gone. */
   shutdown(): SevStatus {
-    for (const handle of [...this.#guests.keys()]) {
+    for (const handle of [...this.guests.keys()]) {
       this.deactivate(handle)
       this.decommission(handle)
     }
@@ -141,11 +124,11 @@ export class SevFirmware {
   status() {
     const state = !this.#initialised
       ? PLATFORM_STATE.UNINIT
-      : this.#guests.size > 0
+      : this.guests.size > 0
         ? PLATFORM_STATE.WORKING
         : PLATFORM_STATE.INIT
     const { MAJOR: major, MINOR: minor, BUILD: build } = SEV_API
-    return { state, major, minor, build, guests: this.#guests.size }
+    return { state, major, minor, build, guests: this.guests.size }
   }
 
   /** The secret that the holder of a public key shares with this platform, for whoever plays that holder. */
@@ -158,17 +141,6 @@ export class SevFirmware {
     return this.#secrets.draw(length)
   }
 
-  /** A guest's context, for what works beside this file; undefined: no such handle. */
-  guest(handle: number): GuestContext | undefined {
-    return this.#guests.get(handle)
-  }
-
-  /** Name of a key for displays: the first bytes of its digest. */
-  keyName(handle: number): string | undefined {
-    const g = this.#guests.get(handle)
-    return g && toHex(this.crypto.sha256(g.key).subarray(0, 4))
-  }
-
   // ---- launch ----
 
   /** LAUNCH_START: a new guest in LAUNCHING, with keys. */
@@ -178,13 +150,13 @@ export class SevFirmware {
     if (beyondFirmware(policy)) return { status: S.POLICY_FAILURE }
     let shared: Uint8Array | undefined
     if (start.shareWith !== undefined) {
-      const other = this.#guests.get(start.shareWith)
+      const other = this.guests.get(start.shareWith)
       if (other === undefined) return { status: S.INVALID_GUEST }
       const both = policy.keySharing && decodePolicy(other.policy, other.edition).keySharing
       if (!both) return { status: S.POLICY_FAILURE }
       shared = other.key
     }
-    if (this.#guests.size >= MOST_GUESTS) return { status: S.RESOURCE_LIMIT }
+    if (this.guests.size >= MOST_GUESTS) return { status: S.RESOURCE_LIMIT }
     const opened = this.#ownerKeys(start)
     if (typeof opened === 'number') return { status: opened }
     const transport = opened ?? { tek: this.draw(16), tik: this.draw(16) }
@@ -201,9 +173,7 @@ export class SevFirmware {
     const handle = this.#nextHandle++
     const unset = { asid: undefined, measure: undefined, mnonce: undefined }
     const context = { handle, edition, policy, state, key, transport, launched: [], ...unset }
-    this.#guests.set(handle, context)
-    this.#keys.set(handle, new MemoryKey(this.crypto, key))
-    this.#frames.set(handle, new Set())
+    this.keep(context)
     return { status: S.SUCCESS, handle }
   }
 
@@ -211,10 +181,10 @@ export class SevFirmware {
   launchUpdate(handle: number, address: number, length: number): SevStatus {
     const g = this.#in(handle, GUEST_STATE.LAUNCHING)
     if (typeof g === 'number') return g
-    const refused = this.#range(address, length)
+    const refused = this.range(address, length)
     if (refused !== S.SUCCESS) return refused
     const bytes = new Uint8Array(length)
-    this.#memory.read(address, bytes)
+    this.memory.read(address, bytes)
     g.launched.push(bytes.slice())
     this.store(g, address, bytes, 'LAUNCH_UPDATE')
     return S.SUCCESS
@@ -245,7 +215,7 @@ export class SevFirmware {
   ): SevStatus {
     const g = this.#in(handle, GUEST_STATE.SECRET)
     if (typeof g === 'number') return g
-    const refused = this.#range(address, length)
+    const refused = this.range(address, length)
     if (refused !== S.SUCCESS) return refused
     if (header.length < PACKET_HEADER_BYTES || data.length !== length) return S.INVALID_LENGTH
     const plain = this.openPacket(g, header, data, 1)
@@ -290,11 +260,11 @@ export class SevFirmware {
 
   /** ACTIVATE: the guest's key goes to the memory controller, under an ASID. */
   activate(handle: number, asid: number): SevStatus {
-    const g = this.#guests.get(handle)
+    const g = this.guests.get(handle)
     if (g === undefined) return S.INVALID_GUEST
     if (g.asid !== undefined) return S.ACTIVE
     if (!(asid >= 1 && asid <= this.asids.max)) return S.INVALID_ASID
-    for (const other of this.#guests.values()) if (other.asid === asid) return S.ASID_OWNED
+    for (const other of this.guests.values()) if (other.asid === asid) return S.ASID_OWNED
     const plain = asid >= this.asids.minPlain
     if (plain && decodePolicy(g.policy, g.edition).encryptedState) return S.POLICY_FAILURE
     g.asid = asid
@@ -303,7 +273,7 @@ export class SevFirmware {
 
   /** DEACTIVATE: nothing reads under the guest's key any more. */
   deactivate(handle: number): SevStatus {
-    const g = this.#guests.get(handle)
+    const g = this.guests.get(handle)
     if (g === undefined) return S.INVALID_GUEST
     if (g.asid === undefined) return S.INACTIVE
     g.asid = undefined
@@ -312,26 +282,18 @@ export class SevFirmware {
 
   /** DECOMMISSION: forgets the guest, keys and all. */
   decommission(handle: number): SevStatus {
-    const g = this.#guests.get(handle)
+    const g = this.guests.get(handle)
     if (g === undefined) return S.INVALID_GUEST
     if (g.asid !== undefined) return S.ACTIVE
-    for (const frame of this.framesOf(handle)) this.decrypted(g, frame, 'DECOMMISSION')
-    this.#guests.delete(handle)
-    this.#keys.delete(handle)
-    this.#frames.delete(handle)
+    this.forget(g, 'DECOMMISSION')
     return S.SUCCESS
   }
 
   /** GUEST_STATUS. */
   guestStatus(handle: number): Answer<{ policy: number; asid: number; state: GuestState }> {
-    const g = this.#guests.get(handle)
+    const g = this.guests.get(handle)
     if (g === undefined) return { status: S.INVALID_GUEST }
     return { status: S.SUCCESS, policy: g.policy, asid: g.asid ?? 0, state: g.state }
-  }
-
-  /** A guest's key, as the memory controller has it once the guest is activated; undefined: it is not. */
-  keyOf(handle: number): MemoryKey | undefined {
-    return this.#guests.get(handle)?.asid === undefined ? undefined : this.#keys.get(handle)
   }
 
   // ---- debugging ----
@@ -340,9 +302,9 @@ export class SevFirmware {
   debugDecrypt(handle: number, from: number, to: number, length: number): SevStatus {
     const g = this.#debuggable(handle)
     if (typeof g === 'number') return g
-    const refused = this.#range(from, length) || this.#range(to, length)
+    const refused = this.range(from, length) || this.range(to, length)
     if (refused !== S.SUCCESS) return refused as SevStatus
-    this.#memory.write(to, this.load(g, from, length))
+    this.memory.write(to, this.load(g, from, length))
     return S.SUCCESS
   }
 
@@ -350,10 +312,10 @@ export class SevFirmware {
   debugEncrypt(handle: number, from: number, to: number, length: number): SevStatus {
     const g = this.#debuggable(handle)
     if (typeof g === 'number') return g
-    const refused = this.#range(from, length) || this.#range(to, length)
+    const refused = this.range(from, length) || this.range(to, length)
     if (refused !== S.SUCCESS) return refused as SevStatus
     const bytes = new Uint8Array(length)
-    this.#memory.read(from, bytes)
+    this.memory.read(from, bytes)
     this.store(g, to, bytes, 'DBG_ENCRYPT')
     return S.SUCCESS
   }
@@ -362,7 +324,7 @@ export class SevFirmware {
   debugRead(handle: number, from: number, into: Uint8Array): SevStatus {
     const g = this.#debuggable(handle)
     if (typeof g === 'number') return g
-    const refused = this.#range(from, into.length)
+    const refused = this.range(from, into.length)
     if (refused === S.SUCCESS) into.set(this.load(g, from, into.length))
     return refused
   }
@@ -371,50 +333,9 @@ export class SevFirmware {
   debugWrite(handle: number, from: Uint8Array, to: number): SevStatus {
     const g = this.#debuggable(handle)
     if (typeof g === 'number') return g
-    const refused = this.#range(to, from.length)
+    const refused = this.range(to, from.length)
     if (refused === S.SUCCESS) this.store(g, to, from.slice(), 'DBG_ENCRYPT')
     return refused
-  }
-
-  // ---- memory under a guest's key ----
-
-  /** Plaintext of whole blocks. */
-  load(g: GuestContext, address: number, length: number): Uint8Array {
-    const bytes = new Uint8Array(length)
-    this.#memory.read(address, bytes)
-    this.#keys.get(g.handle)!.decrypt(bytes, address)
-    return bytes
-  }
-
-  /** Encrypts whole blocks, in place in `bytes` too, and puts them in memory. */
-  store(g: GuestContext, address: number, bytes: Uint8Array, command: string): void {
-    this.#keys.get(g.handle)!.encrypt(bytes, address)
-    this.#memory.write(address, bytes)
-    const last = Math.floor((address + bytes.length - 1) / PAGE)
-    for (let frame = Math.floor(address / PAGE); frame <= last; frame++)
-      this.encrypted(g, frame, command)
-  }
-
-  /** A page has bytes under the guest's key in it now; `how` is for people. */
-  encrypted(g: GuestContext, frame: number, how: string): void {
-    const frames = this.#frames.get(g.handle)!
-    const known = this.pages.state(frame)
-    const asid = g.asid ?? 0
-    if (frames.has(frame) && known?.kind === 'encrypted' && known.asid === asid) return
-    frames.add(frame)
-    this.pages.mark(frame, 1, { kind: 'encrypted', asid }, `SEV guest ${g.handle}: ${how}`)
-  }
-
-  /** A page of the guest is plain memory again. */
-  decrypted(g: GuestContext, frame: number, how: string): void {
-    if (!this.#frames.get(g.handle)!.delete(frame)) return
-    if (this.pages.state(frame)?.kind !== 'encrypted') return
-    this.pages.mark(frame, 1, undefined, `SEV guest ${g.handle}: ${how}`)
-  }
-
-  /** Pages with a guest's ciphertext in them. */
-  framesOf(handle: number): readonly number[] {
-    return [...(this.#frames.get(handle) ?? [])].sort((a, b) => a - b)
   }
 
   /** The plaintext of a packet under a guest's transport keys; undefined when its MAC does not match. */
@@ -438,11 +359,6 @@ export class SevFirmware {
     return this.crypto.aes128ctr(g.transport.tek, iv, data)
   }
 
-  /** What a range of memory is refused for: it is no whole blocks, or not RAM. */
-  range(address: number, length: number): SevStatus {
-    return this.#range(address, length)
-  }
-
   // ---- saved state ----
 
   /** All of it as plain data. The seed is configuration and not in it. */
@@ -452,8 +368,8 @@ export class SevFirmware {
       nextHandle: this.#nextHandle,
       drawn: this.#secrets.drawn,
       asids: this.asids.used,
-      guests: [...this.#guests.values()].map(saveGuest),
-      frames: Object.fromEntries([...this.#guests.keys()].map(h => [h, this.framesOf(h)])),
+      guests: [...this.guests.values()].map(saveGuest),
+      frames: Object.fromEntries([...this.guests.keys()].map(h => [h, this.framesOf(h)])),
     }
   }
 
@@ -464,13 +380,10 @@ export class SevFirmware {
       throw new RangeError(`ASIDs beyond ${this.asids.max} in the saved state`)
     for (const asid of this.asids.used) this.asids.free(asid)
     for (const asid of saved.asids) this.asids.claim(asid)
-    this.#guests.clear()
-    this.#keys.clear()
-    this.#frames.clear()
+    for (const g of [...this.guests.values()]) this.forget(g, 'restored')
     for (const g of guests) {
-      this.#guests.set(g.handle, g)
-      this.#keys.set(g.handle, new MemoryKey(this.crypto, g.key))
-      this.#frames.set(g.handle, new Set(saved.frames[g.handle] ?? []))
+      this.keep(g)
+      for (const frame of saved.frames[g.handle] ?? []) this.encrypted(g, frame, 'restored')
     }
     this.#initialised = saved.state !== PLATFORM_STATE.UNINIT
     this.#nextHandle = saved.nextHandle
@@ -500,25 +413,17 @@ export class SevFirmware {
 
   #in(handle: number, state: GuestState): GuestContext | SevStatus {
     if (!this.#initialised) return S.INVALID_PLATFORM_STATE
-    const g = this.#guests.get(handle)
+    const g = this.guests.get(handle)
     if (g === undefined) return S.INVALID_GUEST
     return g.state === state ? g : S.INVALID_GUEST_STATE
   }
 
   #debuggable(handle: number): GuestContext | SevStatus {
     if (!this.#initialised) return S.INVALID_PLATFORM_STATE
-    const g = this.#guests.get(handle)
+    const g = this.guests.get(handle)
     if (g === undefined) return S.INVALID_GUEST
     if (!decodePolicy(g.policy, g.edition).debug) return S.POLICY_FAILURE
     return g
-  }
-
-  #range(address: number, length: number): SevStatus {
-    if (!(length > 0) || length % BLOCK !== 0) return S.INVALID_LENGTH
-    if (address % BLOCK !== 0) return S.INVALID_ADDRESS
-    const ram = this.#memory.ramAt(address)
-    const there = ram !== undefined && address + length <= ram.base + ram.size
-    return there ? S.SUCCESS : S.INVALID_ADDRESS
   }
 }
 
