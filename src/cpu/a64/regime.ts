@@ -59,6 +59,9 @@ const isDevice = (attribute: number): boolean => attribute >> 4 === 0
 /** Formats made before: the same parameters give the same object, which is compiled once. 3 * 24 * 7 * 2 at most. */
 const formats = new Map<string, PageTableFormat>()
 
+/** Normal memory, inner and outer non-cacheable: outer shareable whatever its entry says, as Device memory is. */
+const NON_CACHEABLE = 0x44
+
 /** What the tables say of an address under the current registers. Fields count after `translate`. */
 export class Regime {
   /** SCTLR_EL1.M. */
@@ -141,7 +144,8 @@ export class Regime {
     this.permissions = tables.rights
     this.pageBits = tables.pageBits
     this.attribute = this.#mair[(tables.entryLo >> 2) & 7]!
-    this.shareability = isDevice(this.attribute) ? 2 : (tables.entryLo >> 8) & 3
+    const outer = isDevice(this.attribute) || this.attribute === NON_CACHEABLE
+    this.shareability = outer ? 2 : (tables.entryLo >> 8) & 3
     return 0
   }
 

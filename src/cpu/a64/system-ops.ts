@@ -89,7 +89,7 @@ const OPERATIONS: ReadonlyMap<number, Row> = new Map([
 ])
 
 /** Bits of PAR_EL1 (D24.2). */
-const PAR = { F: 1n, RES1: 1n << 11n, ADDRESS: 0xffff_ffff_f000n } as const
+const PAR = { F: 1n, NS: 1n << 9n, RES1: 1n << 11n, ADDRESS: 0xffff_ffff_f000n } as const
 
 /** What system instructions work on. `memory` is what data accesses go through at the moment. */
 export interface SystemOperationParts {
@@ -170,16 +170,23 @@ export class SystemOperations {
       memory.store128(hi, start + at, ACCESS.WRITE, this.#zeros, 0)
   }
 
+  // Into PAR_EL1; only a table that cannot be read is an exception.
   #translate(value: bigint, variant: number): void {
-    const { registers, mmu } = this.#parts
+    const { registers, mmu, state } = this.#parts
     const { regime } = mmu
     const access =
       ((variant & AS_WRITE) !== 0 ? ACCESS_WRITE : ACCESS_READ) |
       ((variant & AS_EL0) !== 0 ? ACCESS_USER : 0)
     const failed = regime.translate(regime.untagged(highHalf(value)), lowHalf(value), access)
+    if (failed !== 0 && ((-1 - failed) & 0x3c) === FSC.EXTERNAL_ON_WALK) {
+      mmu.abort(highHalf(value), lowHalf(value), ACCESS.READ, -1 - failed)
+      state.iss |= DATA_ABORT.CM | DATA_ABORT.WNR
+      return
+    }
     const result =
       failed === 0
-        ? (BigInt(regime.output) & PAR.ADDRESS) |
+        ? PAR.NS |
+          (BigInt(regime.output) & PAR.ADDRESS) |
           (BigInt(regime.attribute) << 56n) |
           (BigInt(regime.shareability) << 7n)
         : PAR.F | (BigInt(-1 - failed) << 1n)

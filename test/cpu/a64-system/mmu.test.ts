@@ -579,11 +579,11 @@ describe('system instructions', () => {
   })
 
   it.each([
-    ['S1E1R', 0, va, PAGE | AP2, 0xff00_0000_0000_0800n | BigInt(DATA)],
+    ['S1E1R', 0, va, PAGE | AP2, 0xff00_0000_0000_0a00n | BigInt(DATA)],
     ['S1E1W', 1, va, PAGE | AP2, (0xfn << 1n) | 0x801n],
     ['S1E0R', 2, va, PAGE, (0xfn << 1n) | 0x801n],
-    ['S1E0W', 3, va, PAGE | AP1 | (3n << 8n), 0xff00_0000_0000_0980n | BigInt(DATA)],
-    ['S1E1R of Device memory', 0, va, PAGE | DEVICE, 0x0400_0000_0000_0900n | BigInt(DATA)],
+    ['S1E0W', 3, va, PAGE | AP1 | (3n << 8n), 0xff00_0000_0000_0b80n | BigInt(DATA)],
+    ['S1E1R of Device memory', 0, va, PAGE | DEVICE, 0x0400_0000_0000_0b00n | BigInt(DATA)],
     ['S1E1R of nothing', 0, 0x5000_0000n, PAGE, (6n << 1n) | 0x801n],
   ] as const)('AT %s puts its answer into PAR_EL1 and raises nothing', (_, op2, at, leaf, par) => {
     const b = new Mapped()
