@@ -130,7 +130,7 @@ class Tables {
 
   /** True where a feature is there, and now and then where it is not. */
   #if(feature: boolean): boolean {
-    return feature || this.draw.oneIn(25)
+    return feature || this.draw.oneIn(15)
   }
 
   #domainBits(): number {
@@ -150,9 +150,9 @@ class Tables {
     const rid = this.#if(unit.ridPasid) ? draw.below(64) : 0
     const reach = BigInt(draw.below(8)) << 9n
     let enables = this.#if(unit.pasidBits > 0) ? 8n : 0n
-    if (draw.oneIn(3) && this.#if(unit.deviceTlb)) enables |= 4n
+    if (draw.oneIn(2) && this.#if(unit.deviceTlb)) enables |= 4n
     if (draw.oneIn(3) && this.#if(unit.pageRequests)) enables |= 0x14n
-    const priv = draw.oneIn(5) && this.#if(unit.ridPriv) ? 1n << 20n : 0n
+    const priv = draw.oneIn(unit.ridPriv ? 4 : 12) ? 1n << 20n : 0n
     this.words.set(at, spoil(1, BigInt(directory) | 1n | enables | reach))
     this.words.set(at + 8, spoil(2, BigInt(rid) | priv))
     const table = this.#page()
