@@ -187,8 +187,11 @@ const forms: readonly Form[] = [
       ) &&
       NO_PERMISSION.includes(reasonOf(d.qemu) ?? 0) &&
       sameButReason(d) &&
-      pathOf(d.case, d.index).some(
-        ({ value: e }) => (e & 1n) === 0n || (e & 2n) === 0n || isSupervisor(d, e),
+      // The tables that are there, or those that a cached context entry leads to.
+      [d.index, 0].some(asOf =>
+        pathOf(d.case, d.index, asOf).some(
+          ({ value: e }) => (e & 1n) === 0n || (e & 2n) === 0n || isSupervisor(d, e),
+        ),
       ),
   },
   {
