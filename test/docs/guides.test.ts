@@ -25,6 +25,7 @@ describe.each([
   'reading-a-fault',
   'record-replay',
   'sev',
+  'private-memory',
 ])('guide %s', name => {
   const text = read(`${name}.md`)
   const block = (language: string) =>
