@@ -25,6 +25,7 @@ interface RunOptions {
   readonly all?: boolean
   readonly monitor?: boolean
   readonly gdb?: number
+  readonly strictSync?: boolean
 }
 
 /** `--guest` for the guest that is run when none is named. */
@@ -59,6 +60,10 @@ export function runCommand(finish: (status: number) => void): Command {
     .option(
       '--detect-stale-use',
       'report translations used after their tables changed, not invalidated',
+    )
+    .option(
+      '--strict-sync',
+      'arm64: a system register counts from the next ISB on; report uses before one',
     )
     .option('--json', 'print the steps as NDJSON')
     .option(
@@ -141,9 +146,12 @@ function prepare(options: RunOptions, iommu: 'vt-d' | 'smmuv3') {
   const machine = createMachine({
     ...description,
     ...(options.detectStaleUse && { detectStaleUse: true }),
+    ...(options.strictSync && { a64: { sync: 'strict' as const } }),
     ...(options.record && { record: true }),
   })
   machine.recordRemarks(VMM_EVENTS)
+  if (options.strictSync && machine.description.cpu !== 'arm64')
+    throw new UsageError('--strict-sync goes with an arm64 guest: --iommu smmuv3')
   if (options.record) writeHistory(machine, options.record)
   const teller = options.json ? jsonTeller() : textTeller()
   const endTrace = options.trace ? startTrace(machine, options.trace) : () => {}
@@ -152,7 +160,7 @@ function prepare(options: RunOptions, iommu: 'vt-d' | 'smmuv3') {
   const tell = (end: GuestEnd): number => {
     const holdings = machine.holdings()
     const clean = Object.values(holdings).every(n => n === 0)
-    const fresh = machine.staleUses.length === 0
+    const fresh = machine.staleUses.length === 0 && story.totals.unsynchronised === 0
     const good = end.kind === 'exit' && end.code === 0 && clean && fresh
     teller.end(machine, story, end, holdings, good)
     if (options.record) writeHistory(machine, options.record)

@@ -29,6 +29,7 @@ export interface Step {
     | 'flush'
     | 'fault'
     | 'stale'
+    | 'sync'
   readonly text: string
   /** The same for programs. */
   readonly data: Readonly<Record<string, unknown>>
@@ -47,6 +48,8 @@ export interface Totals {
   binds: number
   unbinds: number
   staleUses: number
+  /** Registers used before the ISB that they need. */
+  unsynchronised: number
 }
 
 const FEATURES: readonly (readonly [number, string])[] = [
@@ -83,6 +86,7 @@ export class Story {
     binds: 0,
     unbinds: 0,
     staleUses: 0,
+    unsynchronised: 0,
   }
   readonly #machine: Machine<IommuUnit>
   readonly #tell: (step: Step) => void
@@ -175,6 +179,17 @@ export class Story {
     this.#on('stale-use', e => {
       this.totals.staleUses++
       this.#say('stale', explanation(e).title, { ...e }, true)
+    })
+    this.#on('a64.use-before-isb', e => {
+      this.totals.unsynchronised++
+      const { register, writtenAt, usedAt, use, ...values } = e
+      const places = { writtenAt: hex(writtenAt), usedAt: hex(usedAt) }
+      this.#say(
+        'sync',
+        `${register} written at ${places.writtenAt}, used for ${use} at ${places.usedAt}: no ISB between them`,
+        { register, use, ...places, ...values },
+        true,
+      )
     })
     this.#on('dma', e => this.#dma(e))
     this.#on('guest.console', e => this.#say('guest', e.line, e))

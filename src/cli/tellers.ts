@@ -92,6 +92,9 @@ export function textTeller(): Teller {
         ['page requests', `${t.pageRequests}`],
         ['interrupts', `${t.interrupts}`],
         ...(machine.description.detectStaleUse ? [['stale uses', `${t.staleUses}`]] : []),
+        ...(machine.description.a64?.sync === 'strict'
+          ? [['missing ISBs', `${t.unsynchronised}`]]
+          : []),
         ['virtual time', formatTime(machine.clock.now).trim()],
       ]
       for (const line of columns(rows)) out(`  ${line}`)

@@ -69,6 +69,18 @@ describe('vfio-emu run', () => {
       end: { kind: 'exit', code: 0 },
     })
   })
+  it.each([
+    [['--strict-sync'], 'arm64 guest'],
+    [['--gdb', 'x'], 'TCP port'],
+    [['--gdb', '65536'], 'TCP port'],
+    [['--gdb', '0', '--all'], 'one guest image'],
+    [['--gdb', '0', '--iommu', 'both'], 'one guest image'],
+    [['--gdb', '0', '--guest', 'sev'], 'one guest image'],
+  ])('run %j is refused: %s', async (options, why) => {
+    const { status, stderr } = await cli('run', ...options)
+    expect(status).toBe(2)
+    expect(stderr).toContain(why)
+  })
   it('runs the arm64 guest behind an SMMUv3, and both guests one after the other as npm start does', async () => {
     const both = await cli('run', '--iommu', 'both')
     expect(both.status).toBe(0)
