@@ -644,4 +644,37 @@ describe('what is around a guest', () => {
     expect(issue(14).errno).toBe('EINVAL')
     expect(errnoOf(() => g.sys.ioctl(g.fd, 0xc0105301, 0))).toBe('ENOTTY')
   })
+
+  it('running out of anything on the way is ENOMEM, and leaves nothing behind', () => {
+    const g = new SevGuest()
+    g.must(g.command(uapi.KVM_SEV_LAUNCH_START, start()))
+    const { failures } = g.host.kernel
+    const room = g.sys.mmap(4096)
+    const region = uapi.kvm_enc_region({ addr: g.vaddr, size: 0x3000n })
+    // The test's own memory may be what runs out.
+    const either = (call: () => { readonly errno: string }) => {
+      let errno = ''
+      const thrown = errnoOf(() => {
+        errno = call().errno
+      })
+      return thrown || errno
+    }
+    const update = uapi.kvm_sev_launch_update_data({ uaddr: g.vaddr, len: 32 })
+    const acts = [
+      () => either(() => g.command(uapi.KVM_SEV_LAUNCH_UPDATE_DATA, update)),
+      () => either(() => g.debug(uapi.KVM_SEV_DBG_DECRYPT, g.vaddr, room.vaddr, 16)),
+      () => errnoOf(() => g.sys.ioctl(g.vm, uapi.KVM_MEMORY_ENCRYPT_REG_REGION, region)),
+    ]
+    for (const act of acts) {
+      for (let n = 1; n < 10; n++) {
+        failures.failNth(n)
+        const errno = act()
+        const passed = failures.disarm()
+        if (passed.length < n) break
+        expect(errno, passed.join()).toBe('ENOMEM')
+        expect(g.host.frames.pins).toBe(0)
+      }
+    }
+    expect(g.status().state).toBe(1)
+  })
 })
