@@ -4,7 +4,7 @@
 import { ErrnoError } from '../../src/base/errno.js'
 import type { GuestMemfdOptions } from '../../src/cpu/kvm/memory/private-memory.js'
 import * as uapi from '../../src/cpu/kvm/uapi.js'
-import { createMachine, type Machine } from '../../src/machine.js'
+import { createMachine, type Machine, type MachineDescription } from '../../src/machine.js'
 import { ConfidentialPages } from '../../src/mem/confidential.js'
 import type { Mapping } from '../../src/mem/vma.js'
 import { dmaCopy } from '../../src/pci/devices/dma-copy.js'
@@ -26,6 +26,8 @@ const RAM = 0x10000
 export interface WorldOptions {
   readonly memfd?: GuestMemfdOptions
   readonly spoil?: (world: PrivateWorld) => void
+  /** Whether the machine keeps its history. */
+  readonly record?: boolean
 }
 
 interface Cpu {
@@ -44,18 +46,14 @@ export class PrivateWorld {
   readonly vm: number
   readonly memfd: number
   readonly #kvm: number
-  readonly #cpus: Cpu[] = []
+  readonly cpus: Cpu[] = []
   readonly #scratch: Mapping
   readonly #user: bigint
   readonly #start: number
 
   constructor(options: WorldOptions = {}) {
     const { memfd = { order: 2 } } = options
-    const machine = createMachine({
-      devices: [{ at: AT, model: dmaCopy }],
-      ramBytes: 8 << 20,
-      guestMemfd: memfd,
-    })
+    const machine = createMachine(describeWorld(memfd, options.record))
     this.machine = machine
     this.#start = machine.kernel.frames.used
     const sys = machine.spawn({ capabilities: ['CAP_IPC_LOCK'] })
@@ -72,12 +70,14 @@ export class PrivateWorld {
     const size = BigInt(FILE_PAGES * PAGE)
     const create = uapi.kvm_create_guest_memfd({ size })
     this.memfd = sys.ioctl(this.vm, uapi.KVM_CREATE_GUEST_MEMFD, create)
-    // Page by page, so that the owner can take one away and put another there.
     const whole = sys.mmap(USER_PAGES * PAGE)
     this.#user = whole.vaddr
-    sys.munmap(whole.vaddr, USER_PAGES * PAGE)
-    for (let i = 0; i < USER_PAGES; i++) this.mapUser(i)
-    for (let i = 0; i < 2; i++) this.#cpus.push(this.#cpu(i))
+    if (!options.record) {
+      // Page by page, so that the owner can take one away and put another there: no call that a history keeps.
+      sys.munmap(whole.vaddr, USER_PAGES * PAGE)
+      for (let i = 0; i < USER_PAGES; i++) this.mapUser(i)
+    }
+    for (let i = 0; i < 2; i++) this.cpus.push(this.#cpu(i))
     options.spoil?.(this)
   }
 
@@ -214,7 +214,7 @@ export class PrivateWorld {
   }
 
   #enter(cpu: number, rip: number, at: number, value: number): number | string {
-    const { fd, page, run } = this.#cpus[cpu]!
+    const { fd, page, run } = this.cpus[cpu]!
     const regs = uapi.kvm_regs({
       rip: BigInt(rip),
       rbx: BigInt(at),
@@ -235,6 +235,17 @@ export class PrivateWorld {
     return 'MMIO'
   }
 }
+
+/** The machine of a world. */
+export const describeWorld = (
+  guestMemfd: GuestMemfdOptions,
+  record = false,
+): MachineDescription => ({
+  devices: [{ at: AT, model: dmaCopy }],
+  ramBytes: 8 << 20,
+  guestMemfd,
+  record,
+})
 
 /** The guest's RAM: an identity map of 4 GiB in 1 GiB pages, and its two programs. */
 function prepare(ram: Uint8Array): void {

@@ -153,6 +153,11 @@ export class SlotTable {
     return this.#mappings.isFault(address, write)
   }
 
+  /** Every slot, in order of creation. */
+  [Symbol.iterator](): Iterator<Slot> {
+    return this.#slots.values()
+  }
+
   /** The slot of an id. */
   get(id: number): Slot | undefined {
     return this.#slots.get(id)

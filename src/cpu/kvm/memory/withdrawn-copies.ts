@@ -135,11 +135,17 @@ export class WithdrawnCopies implements Withdrawer {
   // Pages that another slot still withdraws stay marked, unless `all`.
   #unmark(first: number, pages: number, why: string, all: boolean): void {
     const { states, name } = this.#parts
-    for (const [page, frame] of this.#marked) {
-      if (page < first || page >= first + pages) continue
+    for (const page of this.#markedIn(first, pages)) {
       if (!all && this.firstWithdrawn(page, 1) === page) continue
+      states.mark(this.#marked.get(page)!, 1, undefined, `${name}: ${why}`)
       this.#marked.delete(page)
-      states.mark(frame, 1, undefined, `${name}: ${why}`)
     }
+  }
+
+  // By the shorter of the two: the range, or all that is marked.
+  #markedIn(first: number, pages: number): number[] {
+    if (pages > this.#marked.size)
+      return [...this.#marked.keys()].filter(page => page >= first && page < first + pages)
+    return Array.from({ length: pages }, (_, i) => first + i).filter(p => this.#marked.has(p))
   }
 }

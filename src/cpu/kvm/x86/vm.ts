@@ -74,6 +74,13 @@ export class X86Vm extends Vm<X86Vcpu> {
     return hypercall < 64n && ((this.#hypercallExits >> hypercall) & 1n) === 1n
   }
 
+  /** Slots, and which pages are private. */
+  digest(): Uint8Array {
+    const slots = [...this.slots].map(s => [s.id, s.first, s.pages, s.user, s.flags, s.memfd?.page])
+    const ranges = [...(this.privateMemory?.attributes.privateRanges() ?? [])]
+    return new TextEncoder().encode(JSON.stringify({ slots, ranges }))
+  }
+
   override extension(n: number): number {
     switch (n) {
       case uapi.KVM_CAP_VM_TYPES:
