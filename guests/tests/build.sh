@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Rebuilds the guest tests from their sources and the guest library in ../lib. Needs gcc and binutils for aarch64; the
-# programs in ../built/tests are committed, so nobody needs this to run the project. They keep their symbols.
+# Rebuilds the guest tests from their sources and the guest library in ../lib. Needs gcc and binutils for x86-64 and for
+# aarch64; the programs in ../built/tests are committed, so nobody needs this to run the project. They keep their symbols.
 #   guests/tests/build.sh [OUTPUT FOLDER]      default: guests/built/tests
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -19,4 +19,10 @@ arm_library=(../lib/ucall.c ../lib/memory.c ../lib/arm64/exceptions.c ../lib/arm
 "${arm}gcc" "${arm_flags[@]}" arm64/exceptions.c arm64/probe.S "${arm_library[@]}" -o "$out/exceptions-arm64.elf"
 "${arm}gcc" "${arm_flags[@]}" -DEXCEPTION_FRAME_V2 arm64/exceptions.c arm64/probe.S "${arm_library[@]}" \
   -o "$out/exceptions-v2-arm64.elf"
-"${arm}gcc" --version | head -n 1 >"$out/toolchain.txt"
+
+"${CC:-gcc}" "${common[@]}" -mno-red-zone -fcf-protection=none x86_64/exceptions.c ../lib/ucall.c ../lib/memory.c \
+  ../lib/x86_64/exceptions.c ../lib/x86_64/handlers.S -T ../lib/x86_64/guest.ld -o "$out/exceptions-x86_64.elf"
+{
+  "${CC:-gcc}" --version | head -n 1
+  "${arm}gcc" --version | head -n 1
+} >"$out/toolchain.txt"

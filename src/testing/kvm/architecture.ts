@@ -15,6 +15,8 @@ export interface GuestArchitecture {
   machine(): Machine
   /** Page tables and guest globals, after the image is loaded. */
   prepare(vm: GuestVm): void
+  /** What entering the library's vectors needs in memory beside the handlers. */
+  prepareVectors?(vm: GuestVm): void
   /** Puts a vCPU at a function of the guest with up to eight arguments. */
   start(vcpu: GuestVcpu, at: bigint, args: readonly bigint[]): void
   /** Points a vCPU's exceptions at the guest library's entries. */

@@ -5,6 +5,11 @@ import { hex } from '../../base/addr.js'
 import type { GuestVcpu, GuestVm } from './guest-vm.js'
 import { UCALL, UnhandledExceptionError } from './ucall.js'
 
+/** Vectors of x86-64 that programs meet. */
+// biome-ignore format: table
+export const
+  DE_VECTOR = 0, DB_VECTOR = 1, BP_VECTOR = 3, UD_VECTOR = 6, GP_VECTOR = 13, PF_VECTOR = 14
+
 /** Vectors of AArch64: four groups of synchronous, IRQ, FIQ and SError. */
 // biome-ignore format: table
 export const
@@ -30,6 +35,7 @@ const TABLE = 'exception_handlers'
 export function vm_init_descriptor_tables(vm: GuestVm): void {
   const { vectors, classes } = vm.architecture
   vm.write64(vm.symbol(TABLE), vm.alloc(vectors * classes * 8))
+  vm.architecture.prepareVectors?.(vm)
 }
 
 /** Points a vCPU's exceptions at the library; without it they go wherever its reset state says. */
