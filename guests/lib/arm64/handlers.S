@@ -3,6 +3,7 @@
 //
 // EXCEPTION_FRAME_V2 builds the frame of the library's second revision instead: for 8 to 15 its sp is SP_EL0, which is
 // written back from it; for 4 to 7 it is SP_EL1 below the frame, 272 less than at the exception.
+	.file	"handlers.S"
 
 #define FRAME 272
 

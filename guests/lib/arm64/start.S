@@ -1,4 +1,5 @@
 // Where a vCPU starts: the host has set SP and X0 to X7, and X8 to the function to call. What returns is done.
+	.file	"start.S"
 	.text
 	.globl	guest_start
 guest_start:

@@ -1,5 +1,6 @@
 # Entries of all vectors, 16 bytes each from idt_entries on: they end in one frame, struct ex_regs, whatever the processor
 # pushed. route_exception finds a handler; what it leaves in the frame is what the guest goes on with.
+	.file	"handlers.S"
 
 	.text
 	.balign	16

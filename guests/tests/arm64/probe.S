@@ -1,4 +1,5 @@
 // What C cannot say: all registers at known values around a BRK, and the way to EL0.
+	.file	"probe.S"
 
 	.text
 // frame_probe(after): X0 to X28 hold their numbers at the BRK; what they hold after it goes to `after`, NZCV to [31].
