@@ -4,9 +4,10 @@ import { describe, expect, it } from 'vitest'
 import { nodeCrypto } from '../../../src/cli/node-crypto.js'
 import * as old from '../../../src/cpu/kvm/uapi/sev-2016.js'
 import * as uapi from '../../../src/cpu/kvm/uapi.js'
+import type { X86Vm } from '../../../src/cpu/kvm/x86/vm.js'
 import { xorshift } from '../../support/random.js'
 import { host } from '../kvm/guest.js'
-import { command, command2016, UNTOUCHED } from './guest.js'
+import { AT, command, command2016, SevGuest, UNTOUCHED } from './guest.js'
 
 const LONG = process.env['VFIO_EMU_LONG'] !== undefined
 const NO_DEBUG = 1
@@ -174,6 +175,62 @@ describe('random command sequences', () => {
       )
       sys.exit()
       expect([on.platform!.firmware.asids.used, on.frames.pins]).toEqual([[], 0])
+    },
+  )
+})
+
+describe('hostile encrypted guests', () => {
+  // biome-ignore format: table
+  const REASONS = new Set<number | string>([
+    uapi.KVM_EXIT_IO, uapi.KVM_EXIT_MMIO, uapi.KVM_EXIT_HLT, uapi.KVM_EXIT_SHUTDOWN,
+    uapi.KVM_EXIT_FAIL_ENTRY, uapi.KVM_EXIT_INTERNAL_ERROR, 'EINTR',
+  ])
+
+  it.each([1, 2, 3])(
+    'random code, tables and ciphertext: KVM_RUN answers in its own words, no plaintext stays out, seed %i',
+    seed => {
+      const random = xorshift(seed + 50)
+      const g = new SevGuest()
+      g.encryptTables(AT.DATA, AT.DATA + 0x1000)
+      g.launch()
+      const vm = [...g.host.kvm.vms][0] as X86Vm
+      const patch = g.sys.mmap(4096)
+      /** Random bytes where the guest reads them: by debugging, or as ciphertext. */
+      const scribble = (at: number, length: number) => {
+        for (let i = 0; i < length; i++) patch.bytes[i] = random(256)
+        if (random(4) > 0)
+          g.must(g.debug(uapi.KVM_SEV_DBG_ENCRYPT, patch.vaddr, g.vaddr + BigInt(at), length))
+        else g.ram.set(patch.bytes.subarray(0, length), at)
+      }
+      const seen = new Set<number | string>()
+      for (let round = 0; round < (LONG ? 600 : 60); round++) {
+        scribble(AT.CODE, 64 + random(192))
+        if (random(3) === 0)
+          scribble(
+            [AT.PML4, AT.PDPT, AT.PD, AT.PT, AT.IDT, AT.GDT][random(6)]! + random(4000),
+            1 + random(16),
+          )
+        if (random(2)) g.setSregs(() => {})
+        else g.toUser()
+        g.setRegs({
+          rip: BigInt(AT.CODE),
+          rsp: BigInt(AT.STACK),
+          rflags: BigInt(random(2 ** 32) & 0xdd5),
+        })
+        for (let entry = 0; entry < 3; entry++) {
+          const alarm = g.host.clock.later(() => {
+            g.run.immediate_exit = 1
+          }, 2000)
+          const reason = g.enter()
+          alarm.cancel()
+          g.run.immediate_exit = 0
+          expect(REASONS).toContain(reason)
+          seen.add(reason)
+          if (reason === uapi.KVM_EXIT_SHUTDOWN || reason === uapi.KVM_EXIT_FAIL_ENTRY) break
+        }
+        expect(g.status().state).toBe(3)
+      }
+      expect(seen.size).toBeGreaterThan(1)
     },
   )
 })
