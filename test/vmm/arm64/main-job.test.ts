@@ -34,7 +34,7 @@ describe('the arm64 main job', () => {
   let run: Run
   beforeAll(() => {
     run = mainJob()
-  })
+  }, 60_000)
   const topic = (name: Step['topic']) => run.steps.filter(s => s.topic === name)
   const { bdf: pri, stall } = { bdf: 0x100, stall: 0x200 }
 
