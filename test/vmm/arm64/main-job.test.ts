@@ -1,8 +1,9 @@
 // The arm64 main job: the guest boots on the emulated core, does SVA DMA through the nested SMMUv3, and verifies it.
-import { beforeAll, describe, expect, it } from 'vitest'
+import { beforeAll, describe, expect, it, vi } from 'vitest'
 import { toJson } from '../../../src/cli/output.js'
 import { type Step, Story } from '../../../src/cli/story.js'
 import type { IommuUnit, Machine } from '../../../src/machine.js'
+import { TableContainer } from '../../../src/vmm/arm64/container.js'
 import type { GuestEnd } from '../../../src/vmm/vmm.js'
 import { monitor, PRI, STALL } from './support.js'
 
@@ -135,4 +136,17 @@ it('fails when the data is wrong: one flipped bit is caught by the guest process
   expect(spoiled).toBe(true)
   expect(end).toMatchObject({ kind: 'exit' })
   expect((end as { code: number }).code).toBeGreaterThan(0)
+})
+
+it('fails when invalidations are lost: the device writes into the page that was taken away', () => {
+  const lost = vi.spyOn(TableContainer.prototype, 'invalidate').mockImplementation(() => {})
+  try {
+    const { end, steps } = mainJob()
+    expect(end).toMatchObject({ kind: 'exit' })
+    expect((end as { code: number }).code).toBeGreaterThan(0)
+    expect(steps.filter(s => s.topic === 'guest').at(-2)!.text).toMatch(/^take that page away/)
+    expect(lost).toHaveBeenCalled()
+  } finally {
+    lost.mockRestore()
+  }
 })
