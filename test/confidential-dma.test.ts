@@ -28,7 +28,7 @@ function scene(iommu: (typeof IOMMUS)[number] = 'vt-d', guestMemfd: GuestMemfdOp
   const machine = createMachine({
     iommu,
     devices,
-    ramBytes: 32 << 20,
+    ramBytes: 8 << 20,
     guestMemfd,
     detectConfidentialDma: true,
   })

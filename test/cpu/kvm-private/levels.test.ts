@@ -217,7 +217,7 @@ describe('D-14: mixed blocks after every change', () => {
             expect(fresh.mixed(gfn, level)).toBe(mixed)
           }
       }),
-      { seed: 15, numRuns: 150 },
+      { seed: 15, numRuns: 50 },
     )
   })
 })

@@ -15,8 +15,7 @@ function prepared() {
   const g = new PrivateGuest()
   const memfd = g.createMemfd(4 * PAGE)
   g.slot2({ slot: 2, gpa: GPA + 0x1_0000, memfd, offset: BigInt(2 * PAGE) })
-  const other = new PrivateGuest()
-  return { g, memfd, other }
+  return { g, memfd }
 }
 
 describe('D-24: the call', () => {
