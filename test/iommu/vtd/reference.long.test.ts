@@ -201,7 +201,9 @@ class Tables {
     if (this.#if(u.execute)) w2 |= draw.oneIn(6) ? 0n : 2n
     w2 |= some(0x50n, u.supervisor) | some(0x80n, u.extendedAccessed)
     const attributes = some(1n << 23n, u.walkSnoop) | some(1n << 24n, u.snoopControl)
-    const words = [w0, draw.bits(this.#domainBits()) | attributes, w2, 0n, 0n, 0n, 0n, 0n]
+    // PASIDs of one domain would have to have one second stage.
+    const did = (draw.bits(this.#domainBits()) & ~3n) | BigInt(this.pasids.length & 3)
+    const words = [w0, did | attributes, w2, 0n, 0n, 0n, 0n, 0n]
     if (draw.oneIn(20)) {
       const n = draw.below(draw.oneIn(3) ? 8 : 3)
       words[n] = this.#spoil(words[n]!)
