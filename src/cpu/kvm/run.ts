@@ -70,13 +70,10 @@ export abstract class RunLoop<P extends Runnable> {
   protected abstract publish(): void
 
   /**
-   * Enters the guest until something needs the owner. ErrnoError: EINVAL (register classes in `kvm_valid_regs`),
+   * Enters the guest until something needs the owner. ErrnoError: what `begin` refuses,
    * EINTR (`immediate_exit`, or a wait that nothing left can end), EFAULT (the guest touched memory its owner lacks).
    */
   enter(): void {
-    const run = this.#run
-    if (run.kvm_valid_regs !== 0n || run.kvm_dirty_regs !== 0n)
-      throw refuse('EINVAL', 'shared register classes are not offered')
     this.begin()
     try {
       const finished = this.#finish()

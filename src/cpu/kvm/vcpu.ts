@@ -35,7 +35,12 @@ export abstract class Vcpu implements OpenFile {
   /** The VM is gone. */
   abstract destroy(): void
 
-  /** Whether KVM_RUN was ever called. */
+  /** From now on the vCPU has run: KVM_RUN refuses no more for want of something. */
+  protected begun(): void {
+    this.#hasRun = true
+  }
+
+  /** Whether the guest was ever entered. */
   get hasRun(): boolean {
     return this.#hasRun
   }
@@ -54,7 +59,6 @@ export abstract class Vcpu implements OpenFile {
     sameMemory(this.#vm.mm, caller)
     if (cmd === KVM_RUN) {
       noArgument(arg)
-      this.#hasRun = true
       this.run()
       return 0
     }

@@ -34,7 +34,7 @@ export class X86Core implements Core, X86Machine {
   readonly system: SystemPort
   readonly breakpoints: Breakpoints
   /** What a debugger asked for (KVM_SET_GUEST_DEBUG): exits instead of exceptions. */
-  readonly debug = { singleStep: false, softwareBreakpoints: false }
+  readonly debug = { singleStep: false, softwareBreakpoints: false, blockInterrupts: false }
   /** Leave with `interrupt-window` as soon as an external interrupt could be delivered. */
   wantsInterruptWindow = false
 
@@ -128,6 +128,7 @@ export class X86Core implements Core, X86Machine {
   #takeEvents(): Exit | undefined {
     const { state } = this
     if (state.event) return this.#deliver(state.event)
+    if (this.debug.blockInterrupts) return state.halted ? { kind: 'hlt' } : undefined
     if (state.nmiPending && !state.nmiBlocked && !state.interruptShadow) {
       state.nmiPending = false
       return this.#deliver({ kind: EVENT.NMI, vector: VECTOR.NMI, error: undefined })

@@ -6,6 +6,7 @@ import {
   KVM_GET_FPU,
   KVM_GET_REGS,
   KVM_GET_SREGS,
+  KVM_GUESTDBG_BLOCKIRQ,
   KVM_GUESTDBG_ENABLE,
   KVM_GUESTDBG_SINGLESTEP,
   KVM_GUESTDBG_USE_HW_BP,
@@ -242,7 +243,7 @@ export class X86Target implements DebugTarget {
     }
     debugreg[7] = BigInt(control >>> 0)
     const on =
-      (step ? KVM_GUESTDBG_SINGLESTEP : 0) |
+      (step ? KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ : 0) |
       (software ? KVM_GUESTDBG_USE_SW_BP : 0) |
       (points.length > 0 ? KVM_GUESTDBG_USE_HW_BP : 0)
     const debug = { control: on === 0 ? 0 : on | KVM_GUESTDBG_ENABLE, arch: { debugreg } }

@@ -36,6 +36,11 @@ describe('KVM_CREATE_DEVICE', () => {
     late.code([I.answer])
     late.cpu.answer()
     expect(late.device(VGIC)).toBe('EBUSY')
+    // A KVM_RUN that was refused is none.
+    const early = new Guest()
+    const fd = early.sys.ioctl(early.vm, uapi.KVM_CREATE_VCPU, 1)
+    expect(outcome(() => early.sys.ioctl(fd, uapi.KVM_RUN))).toBe('ENOEXEC')
+    expect(typeof early.device(VGIC)).toBe('number')
   })
 
   it.each([[5], [0], [99]])('type %i is ENODEV', type => {

@@ -184,6 +184,23 @@ describe('breakpoints of the owner (KVM_GUESTDBG_USE_HW_BP)', () => {
   })
 })
 
+describe('KVM_GUESTDBG_BLOCKIRQ', () => {
+  it('holds interrupts back while the owner steps, and lets them come after', () => {
+    // The APIC on, then sti; nop; nop; nop.
+    const g = guest(`bb f0 00 e0 fe c7 03 ff 01 00 00 e6 10 fb 90 90 90 ${ANSWER}`, 0, 0)
+    g.answer()
+    g.signalMsi(0x41)
+    debug(g, uapi.KVM_GUESTDBG_SINGLESTEP | uapi.KVM_GUESTDBG_BLOCKIRQ)
+    const steps = [1, 2, 3].map(() => {
+      expect(g.enter()).toBe(uapi.KVM_EXIT_DEBUG)
+      return Number(g.run.u.debug.arch.pc) - AT.CODE
+    })
+    expect(steps).toEqual([13, 14, 15])
+    g.sys.ioctl(g.vcpu, uapi.KVM_SET_GUEST_DEBUG, uapi.kvm_guest_debug())
+    expect(g.trap()).toMatchObject({ vector: 0x41, rip: BigInt(AT.CODE + 15) })
+  })
+})
+
 describe('exceptions that the owner injects', () => {
   it.each([
     ['#DB', uapi.KVM_GUESTDBG_INJECT_DB, 1],

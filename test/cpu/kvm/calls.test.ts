@@ -291,7 +291,7 @@ describe('a vCPU', () => {
     [
       'guest debug controls that are not there',
       uapi.KVM_SET_GUEST_DEBUG,
-      uapi.kvm_guest_debug({ control: 0x10_0001 }),
+      uapi.kvm_guest_debug({ control: 0x20_0001 }),
       'EINVAL',
     ],
     ['an unknown request', uapi.KVM_CREATE_VCPU, 1, 'EINVAL'],

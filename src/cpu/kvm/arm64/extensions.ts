@@ -12,6 +12,13 @@ export const MIN_ADDRESS_BITS = 32
 /** Those of a VM of type 0. */
 export const DEFAULT_ADDRESS_BITS = 40
 
+/** Controls of KVM_SET_GUEST_DEBUG. */
+export const DEBUG_CONTROLS =
+  uapi.KVM_GUESTDBG_ENABLE |
+  uapi.KVM_GUESTDBG_SINGLESTEP |
+  uapi.KVM_GUESTDBG_USE_SW_BP |
+  uapi.KVM_GUESTDBG_USE_HW
+
 /** Answers of CHECK_EXTENSION. */
 export const ARM64_EXTENSIONS: Extensions = new Map([
   ...COMMON_EXTENSIONS,
@@ -24,6 +31,8 @@ export const ARM64_EXTENSIONS: Extensions = new Map([
   [uapi.KVM_CAP_GUEST_DEBUG_HW_BPS, BREAKPOINTS],
   [uapi.KVM_CAP_GUEST_DEBUG_HW_WPS, WATCHPOINTS],
   [uapi.KVM_CAP_VCPU_ATTRIBUTES, 1],
+  [uapi.KVM_CAP_ARM_USER_IRQ, 1],
+  [uapi.KVM_CAP_SET_GUEST_DEBUG2, DEBUG_CONTROLS],
   [uapi.KVM_CAP_ARM_VM_IPA_SIZE, MAX_ADDRESS_BITS],
   [uapi.KVM_CAP_ARM_IRQ_LINE_LAYOUT_2, 1],
   [uapi.KVM_CAP_ARM_INJECT_EXT_DABT, 1],

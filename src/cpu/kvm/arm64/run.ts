@@ -27,7 +27,9 @@ export class Arm64RunLoop extends RunLoop<Arm64Processor> {
     this.#run = run
   }
 
-  protected begin(): void {}
+  protected begin(): void {
+    this.#run.flags = 0
+  }
 
   protected entryProblem(): undefined {
     return undefined

@@ -6,7 +6,7 @@ import { copyIn, copyInBytes, copyOut, refuse } from '../arguments.js'
 import * as uapi from '../uapi/arm64.js'
 import { Vcpu } from '../vcpu.js'
 import { attributeCall } from './attributes.js'
-import { RUN_BYTES } from './extensions.js'
+import { DEBUG_CONTROLS, RUN_BYTES } from './extensions.js'
 import { getOneReg, registerList, setOneReg } from './one-reg.js'
 import { Arm64Processor } from './processor.js'
 import { Arm64RunLoop } from './run.js'
@@ -17,12 +17,6 @@ import type { Arm64Vm } from './vm.js'
 const KNOWN_FEATURES = 0x1ff
 const FEATURES = 1 << uapi.KVM_ARM_VCPU_PSCI_0_2
 const POWER_OFF = 1 << uapi.KVM_ARM_VCPU_POWER_OFF
-const DEBUG_CONTROLS =
-  uapi.KVM_GUESTDBG_ENABLE |
-  uapi.KVM_GUESTDBG_SINGLESTEP |
-  uapi.KVM_GUESTDBG_USE_SW_BP |
-  uapi.KVM_GUESTDBG_USE_HW
-
 const tellBigints = (_: string, value: unknown) => (typeof value === 'bigint' ? `${value}` : value)
 
 /** The file behind an arm64 vCPU's descriptor. */
@@ -66,6 +60,7 @@ export class Arm64Vcpu extends Vcpu {
     if (!this.#initialised) throw notInitialised()
     if (vm.hasIrqchip) vm.vgic.map()
     vm.hasRun = true
+    this.begun()
     this.#loop.enter()
   }
 

@@ -154,6 +154,7 @@ export const
   KVM_CAP_CHECK_EXTENSION_VM          = 105,
   KVM_CAP_MAX_VCPU_ID                 = 128,
   KVM_CAP_IMMEDIATE_EXIT              = 136,
+  KVM_CAP_SET_GUEST_DEBUG2            = 195,
   KVM_CAP_EXIT_HYPERCALL              = 201
 
 // ---- ioctl numbers ----

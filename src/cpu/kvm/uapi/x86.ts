@@ -201,6 +201,8 @@ export const KVM_GUESTDBG_USE_HW_BP = 0x2_0000
 /** Exceptions to deliver at the next KVM_RUN. */
 export const KVM_GUESTDBG_INJECT_DB = 0x4_0000
 export const KVM_GUESTDBG_INJECT_BP = 0x8_0000
+/** No interrupt is delivered meanwhile. */
+export const KVM_GUESTDBG_BLOCKIRQ = 0x10_0000
 export const kvm_guest_debug = struct('struct kvm_guest_debug', {
   control: 'u32',
   pad: 'u32',

@@ -8,6 +8,16 @@ export const RUN_BYTES = 3 * 4096
 /** Hypercalls that may be made to exit (KVM_CAP_EXIT_HYPERCALL). */
 export const HYPERCALLS = 1 << uapi.KVM_HC_MAP_GPA_RANGE
 
+/** Controls of KVM_SET_GUEST_DEBUG. */
+export const DEBUG_CONTROLS =
+  uapi.KVM_GUESTDBG_ENABLE |
+  uapi.KVM_GUESTDBG_SINGLESTEP |
+  uapi.KVM_GUESTDBG_USE_SW_BP |
+  uapi.KVM_GUESTDBG_USE_HW_BP |
+  uapi.KVM_GUESTDBG_INJECT_DB |
+  uapi.KVM_GUESTDBG_INJECT_BP |
+  uapi.KVM_GUESTDBG_BLOCKIRQ
+
 /** Answers of CHECK_EXTENSION. */
 export const X86_EXTENSIONS: Extensions = new Map([
   ...COMMON_EXTENSIONS,
@@ -18,6 +28,7 @@ export const X86_EXTENSIONS: Extensions = new Map([
   [uapi.KVM_CAP_SET_IDENTITY_MAP_ADDR, 1],
   [uapi.KVM_CAP_INTR_SHADOW, uapi.KVM_X86_SHADOW_INT_MOV_SS | uapi.KVM_X86_SHADOW_INT_STI],
   [uapi.KVM_CAP_DEBUGREGS, 1],
+  [uapi.KVM_CAP_SET_GUEST_DEBUG2, DEBUG_CONTROLS],
   [uapi.KVM_CAP_GET_TSC_KHZ, 1],
   [uapi.KVM_CAP_EXIT_HYPERCALL, HYPERCALLS],
   [uapi.KVM_CAP_USER_MEMORY2, 1],

@@ -34,6 +34,8 @@ export class X86RunLoop extends RunLoop<Processor> {
   protected begin(): void {
     const run = this.#run
     const p = this.processor
+    if (run.kvm_valid_regs !== 0n || run.kvm_dirty_regs !== 0n)
+      throw refuse('EINVAL', 'shared register classes are not offered')
     p.vm.sev?.refuseRun()
     if (p.apic === undefined && run.cr8 !== BigInt(p.state.cr8)) {
       if (run.cr8 > 15n) throw refuse('EINVAL', `CR8 ${run.cr8}`)

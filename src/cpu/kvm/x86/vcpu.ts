@@ -10,7 +10,7 @@ import { preFault } from '../memory/calls.js'
 import * as uapi from '../uapi.js'
 import { Vcpu } from '../vcpu.js'
 import { fromEntry2, MAX_CPUID_ENTRIES, toEntry2 } from './cpuid-entries.js'
-import { RUN_BYTES } from './extensions.js'
+import { DEBUG_CONTROLS, RUN_BYTES } from './extensions.js'
 import { Processor } from './processor.js'
 import { X86RunLoop } from './run.js'
 import * as transfer from './vcpu-state.js'
@@ -20,14 +20,6 @@ import { mayPreFault } from './vm-types.js'
 /** Most entries of KVM_GET_MSRS and KVM_SET_MSRS, plus one. */
 const MAX_MSRS = 256
 const TSC_KHZ = 1_000_000
-
-const DEBUG_CONTROLS =
-  uapi.KVM_GUESTDBG_ENABLE |
-  uapi.KVM_GUESTDBG_SINGLESTEP |
-  uapi.KVM_GUESTDBG_USE_SW_BP |
-  uapi.KVM_GUESTDBG_USE_HW_BP |
-  uapi.KVM_GUESTDBG_INJECT_DB |
-  uapi.KVM_GUESTDBG_INJECT_BP
 
 /** The file behind an x86 vCPU's descriptor. */
 export class X86Vcpu extends Vcpu {
@@ -90,6 +82,7 @@ export class X86Vcpu extends Vcpu {
   }
 
   protected run(): void {
+    this.begun()
     this.#loop.enter()
   }
 
@@ -308,6 +301,7 @@ export class X86Vcpu extends Vcpu {
     const on = (bit: number) => (control & uapi.KVM_GUESTDBG_ENABLE) !== 0 && (control & bit) !== 0
     core.debug.singleStep = on(uapi.KVM_GUESTDBG_SINGLESTEP)
     core.debug.softwareBreakpoints = on(uapi.KVM_GUESTDBG_USE_SW_BP)
+    core.debug.blockInterrupts = on(uapi.KVM_GUESTDBG_BLOCKIRQ)
     core.breakpoints.host = on(uapi.KVM_GUESTDBG_USE_HW_BP)
       ? BigUint64Array.from(arch.debugreg)
       : undefined
