@@ -53,6 +53,41 @@ export const KVM: readonly FailCase[] = [
     },
   },
   {
+    call: 'vm CREATE_GUEST_MEMFD',
+    in(w) {
+      const fd = protectedVm(w)
+      return { run: () => createMemfd(w, fd) }
+    },
+  },
+  {
+    call: 'vm CREATE_GUEST_MEMFD, to be mapped',
+    machine: { guestMemfd: { edition: 'mmap' } },
+    in(w) {
+      const flags = BigInt(kvm.GUEST_MEMFD_FLAG_MMAP | kvm.GUEST_MEMFD_FLAG_INIT_SHARED)
+      return runOn(w, fd => createMemfd(w, fd, flags))
+    },
+  },
+  {
+    call: 'vm SET_USER_MEMORY_REGION2, with a file',
+    in(w) {
+      const { vaddr } = w.sys.mmap(0x4000)
+      const fd = protectedVm(w)
+      const memfd = createMemfd(w, fd)
+      return { run: () => slot2(w, fd, memfd, vaddr) }
+    },
+  },
+  {
+    call: 'vm SET_MEMORY_ATTRIBUTES',
+    in(w) {
+      const { vaddr } = w.sys.mmap(0x4000)
+      const fd = protectedVm(w)
+      slot2(w, fd, createMemfd(w, fd), vaddr)
+      const attributes = BigInt(kvm.KVM_MEMORY_ATTRIBUTE_PRIVATE)
+      const arg = kvm.kvm_memory_attributes({ size: 0x2000n, attributes })
+      return { run: () => w.ioctl(fd, kvm.KVM_SET_MEMORY_ATTRIBUTES, arg) }
+    },
+  },
+  {
     call: 'vm SET_GSI_ROUTING',
     in(w) {
       const arg = kvm.kvm_irq_routing({ nr: 0 })
@@ -85,6 +120,26 @@ export const KVM: readonly FailCase[] = [
     },
   },
 ]
+
+function protectedVm(w: World): number {
+  const fd = w.sys.open('/dev/kvm')
+  return w.ioctl(fd, kvm.KVM_CREATE_VM, kvm.KVM_X86_SW_PROTECTED_VM)
+}
+
+function createMemfd(w: World, vm: number, flags = 0n): number {
+  const create = kvm.kvm_create_guest_memfd({ size: 0x4000n, flags })
+  return w.ioctl(vm, kvm.KVM_CREATE_GUEST_MEMFD, create)
+}
+
+function slot2(w: World, vm: number, memfd: number, vaddr: bigint): number {
+  const region = kvm.kvm_userspace_memory_region2({
+    flags: kvm.KVM_MEM_GUEST_MEMFD,
+    memory_size: 0x4000n,
+    userspace_addr: vaddr,
+    guest_memfd: memfd,
+  })
+  return w.ioctl(vm, kvm.KVM_SET_USER_MEMORY_REGION2, region)
+}
 
 const ARM64 = { cpu: 'arm64' } as const
 const gic = (flags = 0) => arm64.kvm_create_device({ type: arm64.KVM_DEV_TYPE_ARM_VGIC_V3, flags })
