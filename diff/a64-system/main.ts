@@ -1,11 +1,11 @@
-// Translation, permissions, alignment and the aborts they end in, against qemu-system-aarch64: the same program on both,
-// line by line.
-//   npm run diff:a64-system -- [--cases N] [--seed N] [--granules 4,64] [--cpu NAME] [--golden]
+// The A64 core's system side against qemu-system-aarch64: the same program on both, line by line. `translation` draws
+// translation regimes and accesses, `debug` debug registers and instructions under them.
+//   npm run diff:a64-system -- [--program translation|debug] [--cases N] [--seed N] [--granules 4,64] [--cpu NAME] [--golden]
 // Needs qemu-system-aarch64 (QEMU_SYSTEM_AARCH64 names another command, which sees the same files) and the cross
-// compiler (AARCH64_GCC). --golden writes what the test replays: test/golden/a64/translation*.txt and the program.
+// compiler. --golden writes what the test replays: programs and answers in test/golden/a64.
 
 import { execFileSync, spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -15,23 +15,38 @@ const root = existsSync(join(import.meta.dirname, 'build.sh'))
   ? resolve(import.meta.dirname, '../..')
   : resolve(import.meta.dirname, '../../../..')
 
-/** What the test replays: a processor of QEMU's for each, the second for 16 KB. */
-export const GOLDEN: readonly { readonly file: string; readonly cpu: string; readonly run: Run }[] =
-  [
-    {
-      file: 'translation-cortex-a57',
-      cpu: 'cortex-a57',
-      run: { seed: 1, cases: 240, granules: [4, 64] },
-    },
-    {
-      file: 'translation-neoverse-n1',
-      cpu: 'neoverse-n1',
-      run: { seed: 2, cases: 160, granules: [16] },
-    },
-  ]
+type Program = 'translation' | 'debug'
+
+/** What the test replays: on the processor of QEMU's that has what is needed. */
+const GOLDEN: readonly {
+  readonly program: Program
+  readonly file: string
+  readonly cpu: string
+  readonly run: Run
+}[] = [
+  {
+    program: 'translation',
+    file: 'translation-cortex-a57',
+    cpu: 'cortex-a57',
+    run: { seed: 1, cases: 160, granules: [4, 64] },
+  },
+  {
+    program: 'translation',
+    file: 'translation-neoverse-n1',
+    cpu: 'neoverse-n1',
+    run: { seed: 2, cases: 96, granules: [16] },
+  },
+  {
+    program: 'debug',
+    file: 'debug-cortex-a57',
+    cpu: 'cortex-a57',
+    run: { seed: 3, cases: 80, granules: [4] },
+  },
+]
 
 const { values } = parseArgs({
   options: {
+    program: { type: 'string', default: 'translation' },
     cases: { type: 'string', default: '5000' },
     seed: { type: 'string', default: '1' },
     granules: { type: 'string', default: '4,64' },
@@ -42,7 +57,6 @@ const { values } = parseArgs({
 
 const qemu = (process.env['QEMU_SYSTEM_AARCH64'] ?? 'qemu-system-aarch64').split(' ')
 const work = mkdtempSync(join(process.env['QEMU_TMPDIR'] ?? tmpdir(), 'a64-system-'))
-const program = join(work, 'translation.elf')
 const seen = (path: string) => path.replace(process.env['QEMU_ROOT'] ?? '', '')
 
 function underQemu(image: Uint8Array, cpu: string): string {
@@ -71,21 +85,26 @@ function differences(theirs: string, ours: string): string[] {
   return found
 }
 
+function built(program: Program): Uint8Array {
+  const file = join(work, `${program}.elf`)
+  execFileSync(join(root, 'diff/a64-system/build.sh'), [program, file], { stdio: 'inherit' })
+  return new Uint8Array(readFileSync(file))
+}
+
 try {
-  execFileSync(join(root, 'diff/a64-system/build.sh'), [program], { stdio: 'inherit' })
-  const image = new Uint8Array(readFileSync(program))
   const version = execFileSync(qemu[0]!, [...qemu.slice(1), '--version'], { encoding: 'utf8' })
   if (values.golden) {
     const golden = join(root, 'test/golden/a64')
-    copyFileSync(program, join(golden, 'translation.elf'))
-    for (const { file, cpu, run } of GOLDEN) {
+    for (const { program, file, cpu, run } of GOLDEN) {
+      const image = built(program)
+      writeFileSync(join(golden, `${program}.elf`), image)
       const head = `# ${version.split('\n')[0]}, ${cpu}, seed ${run.seed}\n`
       writeFileSync(join(golden, `${file}.txt`), head + underQemu(patched(image, run), cpu))
     }
   }
   const granules = values.granules.split(',').map(Number) as (4 | 16 | 64)[]
   const run = { seed: Number(values.seed), cases: Number(values.cases), granules }
-  const wanted = patched(image, run)
+  const wanted = patched(built(values.program === 'debug' ? 'debug' : 'translation'), run)
   const found = differences(underQemu(wanted, values.cpu), printed(wanted))
   for (const line of found.slice(0, 40)) console.log(line)
   console.log(`${run.cases} cases, seed ${run.seed}, ${values.cpu}: ${found.length} lines differ`)
