@@ -7,7 +7,7 @@ import type { Sys } from '../sys/sys.js'
 import { type Called, type Heard, HistoryError, type Input, type Ran } from './log.js'
 
 /** Mappings up to this many bytes are compared at every input; larger ones are heard of through their regions. */
-export const COMPARED_BYTES = 2 ** 20
+export const COMPARED_BYTES = 2 ** 24
 const PAGE = 4096
 /** Pages of physical memory by 32-bit words. */
 const WORDS = PAGE / 4
@@ -17,8 +17,10 @@ interface Watched {
   readonly pid: number
   readonly at: number
   readonly bytes: Uint8Array
+  /** The same in words. */
+  readonly words: Int32Array
   /** What it held when the machine last let go of it. Empty for one that is compared only once. */
-  shadow: Uint8Array
+  readonly shadow: Int32Array
   /** A large mapping: compared with zeros at the first input after it was made, then no more. */
   readonly once: boolean
 }
@@ -121,7 +123,9 @@ export class Recorder implements RamWatcher {
   /** From now on, what a caller writes into `bytes`, at `at` of a process, is part of the history. */
   mapped(pid: number, at: number, bytes: Uint8Array): void {
     const once = bytes.length > COMPARED_BYTES
-    this.#watched.add({ pid, at, bytes, once, shadow: once ? new Uint8Array(0) : bytes.slice() })
+    const words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2)
+    const shadow = once ? new Int32Array(0) : words.slice()
+    this.#watched.add({ pid, at, bytes, words, once, shadow })
   }
 
   /** A range of a process is no longer mapped. */
@@ -164,23 +168,23 @@ export class Recorder implements RamWatcher {
     }
   }
 
-  #flushChanges({ pid, at, bytes, shadow }: Watched): void {
-    for (let i = 0; i < bytes.length; i++) {
-      if (bytes[i] === shadow[i]) continue
+  #flushChanges({ pid, at, bytes, words, shadow }: Watched): void {
+    for (let i = 0; i < words.length; i++) {
+      if (words[i] === shadow[i]) continue
       let end = i + 1
-      // A few equal bytes between two changes cost less than another entry.
-      for (let same = 0, j = end; j < bytes.length && same < 16; j++) {
-        same = bytes[j] === shadow[j] ? same + 1 : 0
+      // A few equal words between two changes cost less than another entry.
+      for (let same = 0, j = end; j < words.length && same < 4; j++) {
+        same = words[j] === shadow[j] ? same + 1 : 0
         if (same === 0) end = j + 1
       }
-      this.#list.push({ op: 'write', pid, at: at + i, bytes: bytes.slice(i, end) })
+      const changed = bytes.slice(4 * i, 4 * end)
+      this.#list.push({ op: 'write', pid, at: at + 4 * i, bytes: changed })
+      shadow.set(words.subarray(i, end), i)
       i = end
     }
-    shadow.set(bytes)
   }
 
-  #flushFresh({ pid, at, bytes }: Watched): void {
-    const words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2)
+  #flushFresh({ pid, at, bytes, words }: Watched): void {
     for (let word = 0; word < words.length; word += WORDS) {
       const end = Math.min(words.length, word + WORDS)
       let i = word
@@ -197,6 +201,6 @@ export class Recorder implements RamWatcher {
 
   #refresh(): void {
     this.#touched.clear()
-    for (const w of this.#watched) if (!w.once) w.shadow.set(w.bytes)
+    for (const w of this.#watched) if (!w.once) w.shadow.set(w.words)
   }
 }
