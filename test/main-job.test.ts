@@ -40,7 +40,7 @@ function mainJob(guest: Uint8Array = image): Run {
   return { machine, end, steps, usedFrames: [before, machine.kernel.frames.used] }
 }
 
-describe('the main job', () => {
+describe('the main job (F-1)', () => {
   let run: Run
   beforeAll(() => {
     run = mainJob()
