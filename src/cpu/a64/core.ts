@@ -9,10 +9,11 @@ import type { Core, Exit } from '../core.js'
 import { type Block, CodeCache, runBlock } from './code-cache.js'
 import { Debug, type GuestDebug } from './debug.js'
 import { type DomainMember, ShareabilityDomain } from './domain.js'
-import { Exceptions, KIND, syndrome } from './exceptions.js'
+import { Exceptions, KIND, reportsAddress, syndrome } from './exceptions.js'
 import { mpidr } from './id-registers.js'
 import type { A64Machine } from './machine.js'
 import { Mmu } from './mmu.js'
+import type { OsLockKind } from './os-lock.js'
 import { type MemorySurroundings, PLAIN_SURROUNDINGS } from './physical.js'
 import { ACCESS, type MemoryPort } from './ports.js'
 import { FSC } from './regime.js'
@@ -44,8 +45,8 @@ export interface A64CoreParts {
   readonly interrupts?: InterruptInputs
   /** `strict` holds register writes back until they are synchronised, and finds uses before that. Default immediate. */
   readonly sync?: SyncMode
-  /** The OS Lock is locked at reset, as the architecture has it. Default false, as KVM has it. */
-  readonly lockedAtReset?: boolean
+  /** The OS Lock at reset: open as KVM has it (the default), locked as the architecture has it, or hidden. */
+  readonly osLock?: OsLockKind
   readonly trace?: TraceBus
 }
 
@@ -101,7 +102,7 @@ export class A64Core implements Core, A64Machine {
     this.exceptions = new Exceptions(state, registers, id, trace?.point('a64.exception'))
     this.mmu = new Mmu({ state, registers, memory: space, domain, around })
     registers.named('SCTLR_EL1').onChange(() => this.exceptions.modeChanged())
-    this.debug = new Debug(state, registers, parts.lockedAtReset)
+    this.debug = new Debug(state, registers, parts.osLock)
     const { mmu, sync, debug, exceptions, traps } = this
     this.#watched = new WatchedMemory({ state, mmu, debug, sync })
     this.memory = mmu
@@ -418,19 +419,4 @@ export class A64Core implements Core, A64Machine {
       far: ec === EC.WATCHPOINT_LOWER ? state.far : 0n,
     }
   }
-}
-
-/** Classes whose exceptions write FAR_EL1; the others leave it. */
-function reportsAddress(ec: number): boolean {
-  switch (ec) {
-    case EC.INSTRUCTION_ABORT_LOWER:
-    case EC.INSTRUCTION_ABORT:
-    case EC.PC_ALIGNMENT:
-    case EC.DATA_ABORT_LOWER:
-    case EC.DATA_ABORT:
-    case EC.WATCHPOINT_LOWER:
-    case EC.WATCHPOINT:
-      return true
-  }
-  return false
 }

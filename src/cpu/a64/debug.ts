@@ -12,7 +12,7 @@ import {
 } from './debug-match.js'
 import { SPSR } from './exceptions.js'
 import { BREAKPOINTS, CONTEXT_BREAKPOINTS, WATCHPOINTS } from './id-registers.js'
-import { OsLock } from './os-lock.js'
+import { OsLock, type OsLockKind } from './os-lock.js'
 import { systemKey } from './ports.js'
 import { type A64State, DAIF } from './registers.js'
 import { MDSCR, MDSCR_LOCKED_MASK } from './system-register-table.js'
@@ -62,7 +62,7 @@ export class Debug {
   /** A break- or watchpoint register was accessed since the last entry. */
   #touched = false
 
-  constructor(state: A64State, registers: SystemRegisters, lockedAtReset = false) {
+  constructor(state: A64State, registers: SystemRegisters, lock: OsLockKind = 'open') {
     this.#state = state
     this.#registers = registers
     this.#mdscr = registers.named('MDSCR_EL1')
@@ -73,7 +73,7 @@ export class Debug {
     this.#bcr = numbered(BREAKPOINTS, 5)
     this.#wvr = numbered(WATCHPOINTS, 6)
     this.#wcr = numbered(WATCHPOINTS, 7)
-    this.lock = new OsLock(registers, () => this.refresh(), lockedAtReset)
+    this.lock = new OsLock(registers, () => this.refresh(), lock)
     this.#mdscr.behaviour = {
       write: v => this.#writeMdscr(v),
       hostWrite: v => {

@@ -3,7 +3,7 @@
 
 import type { TraceEvents, TracePoint } from '../../base/trace.js'
 import './trace.js'
-import { type A64State, SLOT } from './registers.js'
+import { type A64State, EC, SLOT } from './registers.js'
 import { SCTLR } from './system-register-table.js'
 import type { SystemRegister, SystemRegisters } from './system-registers.js'
 
@@ -30,6 +30,21 @@ const ESR_IL = 1 << 25
 /** A syndrome register's value. */
 export const syndrome = (ec: number, iss: number): bigint =>
   BigInt(((ec << 26) | ESR_IL | (iss & 0x1ff_ffff)) >>> 0)
+
+/** Classes whose exceptions write FAR_EL1; the others leave it. */
+export function reportsAddress(ec: number): boolean {
+  switch (ec) {
+    case EC.INSTRUCTION_ABORT_LOWER:
+    case EC.INSTRUCTION_ABORT:
+    case EC.PC_ALIGNMENT:
+    case EC.DATA_ABORT_LOWER:
+    case EC.DATA_ABORT:
+    case EC.WATCHPOINT_LOWER:
+    case EC.WATCHPOINT:
+      return true
+  }
+  return false
+}
 
 /** What an exception reports beside its kind. */
 export interface ExceptionReport {

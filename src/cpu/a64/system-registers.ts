@@ -6,6 +6,7 @@ import { type A64State, EC } from './registers.js'
 import type { ContextSync, SynchronisedRegister } from './sync.js'
 import {
   keyOf,
+  type RegisterAccess,
   SYSTEM_REGISTERS,
   type SystemRegisterName,
   type SystemRegisterRow,
@@ -20,6 +21,8 @@ export interface RegisterBehaviour {
   write?(value: bigint): void
   /** True: the access is UNDEFINED now. */
   refuses?(): boolean
+  /** What EL1 may do where that differs from the table. */
+  readonly access?: RegisterAccess
   /** What a host's write does where that differs from MSR; false: refused. */
   hostWrite?(value: bigint): boolean
 }
@@ -245,7 +248,7 @@ export class SystemRegisters {
       return undefined
     }
     const { row } = r
-    const access = s.el === 0 ? row.el0 : row.el1
+    const access = s.el === 0 ? row.el0 : (r.behaviour?.access ?? row.el1)
     if ((read ? access[0] !== 'r' : access[1] !== 'w') || r.behaviour?.refuses?.() === true) {
       s.undefined()
       return undefined

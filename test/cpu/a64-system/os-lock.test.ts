@@ -29,7 +29,7 @@ describe('registers', () => {
   })
 
   it('B-1: the architecture resets it to locked, by option', () => {
-    const b = new Bench({ lockedAtReset: true })
+    const b = new Bench({ osLock: 'locked' })
     expect(b.get('OSLSR_EL1')).toBe(10n)
     b.set('OSLSR_EL1', 8n)
     b.core.reset()
@@ -75,6 +75,22 @@ describe('registers', () => {
     for (const refused of [0n, 2n, 9n, 12n, 0x18n, (1n << 32n) | 8n])
       expect(write(refused)).toEqual(['refused', false])
     expect(registers.hostWrite(keyOf('OSLAR_EL1'), 1n)).toBe('unknown')
+  })
+
+  it('B-18: a protected VM sees no lock: its registers read as zero and ignore writes', () => {
+    const b = new Bench({ osLock: 'hidden' })
+    b.program(a =>
+      a
+        .set('OSLAR_EL1', 1)
+        .mrs(0, 'OSLAR_EL1')
+        .mrs(1, 'OSLSR_EL1')
+        .msr('OSLSR_EL1', 9)
+        .mrs(2, 'OSDLR_EL1')
+        .hvc(1),
+    )
+    expect(b.run().left).toBe(1)
+    expect([b.x(0), b.x(1), b.x(2), b.core.debug.lock.locked]).toEqual([0n, 0n, 0n, false])
+    expect(b.core.registers.hostWrite(keyOf('OSLSR_EL1'), 8n)).toBe('refused')
   })
 
   it('B-16: locked is a boolean', () => {
@@ -282,6 +298,15 @@ describe('traps and ownership', () => {
     const b = new Bench()
     arrange(b)
     expect([b.core.debug.owner, b.core.traps.mdcr]).toEqual([owner, mdcr])
+  })
+
+  it('B-17: that the host debugs and that the lock is closed are two questions', () => {
+    const b = new Bench()
+    b.set('OSLSR_EL1', 10n)
+    expect([b.core.debug.guestDebug, b.core.debug.lock.locked]).toEqual([undefined, true])
+    b.set('OSLSR_EL1', 8n)
+    b.core.setGuestDebug({ singleStep: false })
+    expect([b.core.debug.guestDebug !== undefined, b.core.debug.lock.locked]).toEqual([true, false])
   })
 
   it('B-11: the bits are TDE 8, TDA 9, TDOSA 10, TDRA 11', () => {
