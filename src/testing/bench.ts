@@ -35,6 +35,8 @@ export interface BenchOptions
     | 'namespaceDevices'
     | 'ramBytes'
     | 'detectStaleUse'
+    | 'detectConfidentialDma'
+    | 'guestMemfd'
     | 'record'
   > {
   /** The model of both functions. */

@@ -1,9 +1,11 @@
 // Faults of the guest: the exit (D-1 to D-5), their order (D-6 to D-9), what a software-protected VM makes of them
 // (D-27), the kernel's exit selftest (D-30), and invalidations around them (D-31).
 import { describe, expect, it } from 'vitest'
+import { preFault } from '../../../src/cpu/kvm/memory/calls.js'
 import { Invalidations } from '../../../src/cpu/kvm/memory/invalidations.js'
 import { levelOfOrder } from '../../../src/cpu/kvm/memory/mapping-levels.js'
 import * as uapi from '../../../src/cpu/kvm/uapi.js'
+import { mayPreFault } from '../../../src/cpu/kvm/x86/vm-types.js'
 import { AT } from '../kvm/guest.js'
 import { ALLOCATE, GPA, MIB2, PAGE, PrivateGuest, PUNCH } from './guest.js'
 
@@ -566,6 +568,18 @@ describe('D-32: KVM_PRE_FAULT_MEMORY', () => {
     g.slot2({ user: 0x1000_0000n })
     g.attributes(GPA, PAGE, isPrivate)
     expect(g.preFault(GPA, PAGE)).toMatchObject({ error: code, left: PAGE })
+  })
+
+  it('EOPNOTSUPP where pages must not be there before a launch, and the range comes back as it was', () => {
+    const g = new PrivateGuest()
+    g.memory(PAGE)
+    const range = uapi.kvm_pre_fault_memory({ gpa: BigInt(GPA), size: BigInt(PAGE) })
+    const at = g.sys.mmap(PAGE)
+    at.bytes.set(range.bytes)
+    const call = () => preFault(g.kvm, false, Number(at.vaddr), g.sys.process)
+    expect(call).toThrow('EOPNOTSUPP')
+    expect(at.bytes.subarray(0, range.bytes.length)).toEqual(range.bytes)
+    for (const type of [2, 3, 4]) expect(mayPreFault(type)).toBe(false)
   })
 
   it("EFAULT where a default VM's owner has no memory", () => {
