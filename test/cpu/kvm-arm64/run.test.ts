@@ -1,6 +1,7 @@
 // KVM_RUN on arm64: exits, PSCI, interrupt lines, timers, waiting.
 import { describe, expect, it } from 'vitest'
 import * as uapi from '../../../src/cpu/kvm/uapi/arm64.js'
+import { Guest as X86Guest } from '../kvm/guest.js'
 import { AT, Guest, I, outcome, REG } from './guest.js'
 
 const PSCI = { CPU_OFF: 0x8400_0002n, CPU_ON: 0xc400_0003n, OFF: 0x8400_0008n, RESET: 0x8400_0009n }
@@ -56,6 +57,25 @@ describe('exits', () => {
       [0, 1, 2, 3, 4, 5, 6, 7].filter(n => (b >> n) & 1).map(n => 8 * i + n),
     )
     expect(dirty).toEqual([(AT.DATA - AT.CODE) / 4096])
+  })
+})
+
+describe('a report of the guest (A-22)', () => {
+  it('is one exit on arm64, and the next is the guest’s own', () => {
+    const g = guest(I.brk, I.one0, I.answer)
+    // The handler reports 0, then goes on behind the BRK: mrs x0, elr_el1; add x0, x0, #4; msr elr_el1, x0; eret
+    g.code([I.answer, 0xd538_4020, 0x9100_1000, 0xd518_4020, I.eret], AT.VECTORS + 0x200)
+    g.cpu.set(REG.vbar, BigInt(AT.VECTORS))
+    expect([g.cpu.answer(), g.cpu.answer()]).toEqual([0n, 1n])
+  })
+
+  it('and on x86-64', () => {
+    const g = new X86Guest()
+    g.code('0f 0b b8 07 00 00 00 e7 10') // ud2; mov $7, %eax; out %eax, $0x10
+    const { vector, rip } = g.trap()
+    expect(vector).toBe(6)
+    g.view.setBigUint64(Number(g.regs().rsp), rip + 2n, true)
+    expect(g.answer()).toBe(7)
   })
 })
 
