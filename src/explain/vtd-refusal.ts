@@ -9,6 +9,7 @@ import type { FaultTrail, FetchedStructure } from '../iommu/vtd/fault-trail.js'
 import type { VtdFault } from '../iommu/vtd/faults.js'
 import { VTD_REGISTERS } from '../iommu/vtd/registers.js'
 import { CONTEXT_ENTRY, PASID_ENTRY, SM_CONTEXT_ENTRY } from '../iommu/vtd/tables.js'
+import { ACCESS_WRITE } from '../paging/walk.js'
 import type { StageWalk } from '../paging/walk-steps.js'
 import type { ExplainedNode } from './explanation.js'
 import { bitsOf, bitsOutside, fieldIs, fieldsOf } from './structures.js'
@@ -63,7 +64,8 @@ export function afterAll(
   if (last.output === undefined) return undefined
   if (interrupts) return { text: 'the output', refused: `${hex(last.output)} lies in FEEx_xxxxh` }
   return (
-    flagsRefused(walks) ?? {
+    flagsRefused(walks) ??
+    flagsNotWritten(f, walks) ?? {
       text: 'the tables as they are now',
       refused: 'nothing refuses the request any more: the unit used what it had cached',
     }
@@ -82,6 +84,26 @@ function flagsRefused(walks: readonly StageWalk[]): ExplainedNode | undefined {
   }
   return undefined
 }
+
+/** The first entry whose accessed or dirty flag was to be set, where memory did not take it. */
+function flagsNotWritten(f: VtdFault, walks: readonly StageWalk[]): ExplainedNode | undefined {
+  if (f.name !== 'fsFlagUpdateFailed' && f.name !== 'ssFlagUpdateFailed') return undefined
+  const stage = f.name === 'fsFlagUpdateFailed' ? 1 : 2
+  const stages = walks.flatMap(w => [...w.steps.flatMap(s => s.below ?? []), w])
+  for (const { steps, access } of stages.filter(w => w.stage === stage))
+    for (const { name, at, flags, leaf } of steps) {
+      const dirties = leaf && (access & ACCESS_WRITE) !== 0
+      const flag = (['A', 'D'] as const).find(x => !flags.includes(x) && (x === 'A' || dirties))
+      if (flag)
+        return {
+          text: `flags of ${name} at ${hex(at)}`,
+          refused: `${flag} (bit ${FLAG_BITS[stage][flag]}) is 0, and memory did not take the update`,
+        }
+    }
+  return { text: 'accessed and dirty flags', refused: 'memory did not take the update' }
+}
+
+const FLAG_BITS = { 1: { A: 5, D: 6 }, 2: { A: 8, D: 9 } } as const
 
 /** Fields whose value refuses, by reason. */
 // biome-ignore format: table

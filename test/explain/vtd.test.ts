@@ -60,6 +60,9 @@ describe('VT-d faults explained', () => {
     ['SFS.3',                         'bit 49 must be zero'],
     ['SGN.2',                         'US (bit 2) is 0: for supervisors only'],
     ['SGN.6 of the final page',       'W (bit 1) is 0: no writes'],
+    ['SFS.10',                        'A (bit 5) is 0, and memory did not take the update'],
+    ['SFS.10 of a write',             'D (bit 6) is 0, and memory did not take the update'],
+    ['SSS.6',                         'A (bit 8) is 0, and memory did not take the update'],
     ['SFS.8',                         'SS-PTE at 0x10a818 of the second stage has W (bit 1) 0: they cannot be written'],
   ])('%s: %s', (section, refused) => {
     expect(refusals(explanation(faultOf(rows.find(r => r[2] === section)!)).tree)).toEqual([refused])

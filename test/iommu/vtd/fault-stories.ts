@@ -179,6 +179,7 @@ export const rows: readonly Row[] = [
   ['pasidBeyondSize',        0x89, 'SGN.10', b => { scalable(b); return b.dma(VA, { pasid: 0x100 }) }, { config: { pasidBits: 8 } }],
   // Memory that takes reads and refuses writes
   ['fsFlagUpdateFailed',     0x91, 'SFS.10', b => { first(b, LEAF | FULL); readOnly(b); return read(b) }],
+  ['fsFlagUpdateFailed',     0x91, 'SFS.10 of a write', b => { first(b, LEAF | FULL); read(b); readOnly(b); return write(b) }],
   ['ssFlagUpdateFailed',     0x7d, 'SSS.6', b => { const t = scalable(b); const ss = b.alloc(); b.map2(ss, VA, LEAF | 3n); const at = b.secondStage(t.directory, 5, ss); b.store(at, b.load(at) | 0x200n); readOnly(b); return read(b) }],
   // Nested
   ['fsAddressBeyondWidth',   0x74, 'SFS.5', b => { nested(b, (1n << 50n) | FULL); return read(b) }],
