@@ -26,6 +26,7 @@ describe.each([
   'record-replay',
   'sev',
   'private-memory',
+  'guest-tests',
 ])('guide %s', name => {
   const text = read(`${name}.md`)
   const block = (language: string) =>
