@@ -6,6 +6,7 @@ import { MemoryAttributes } from '../../../src/cpu/kvm/memory/attributes.js'
 import { blockOf, LEVEL_PAGES, MappingLevels } from '../../../src/cpu/kvm/memory/mapping-levels.js'
 import { Slot } from '../../../src/cpu/kvm/memory/slot.js'
 import * as uapi from '../../../src/cpu/kvm/uapi.js'
+import { createRam } from '../../../src/mem/ram.js'
 import { AT } from '../kvm/guest.js'
 import { GPA, MIB2, PAGE, PrivateGuest } from './guest.js'
 
@@ -172,6 +173,26 @@ describe('D-15: one page in the middle of a private 2 MiB block', () => {
     expect([g.peek(middle), g.mapped(middle), g.mapped(GPA)]).toEqual([0x10, '2P', '2P'])
     g.poke(middle, 0x30)
     expect(shared.bytes[300 * PAGE]).toBe(0x20)
+  })
+})
+
+describe('D-10, D-15: 1 GiB of the owner', () => {
+  it('is one mapping; a private page in it leaves 2 MiB blocks beside 4 KiB pages, until it is shared again', () => {
+    const g = new PrivateGuest()
+    const at = BigInt(64 * GIB)
+    const backing = { bytes: createRam(GIB) }
+    const memory = g.sys.process.memory.mmap(GIB, { at, backing })
+    g.slot2({ size: GIB, user: at })
+    const [near, far] = [GPA + 300 * MIB2 + 5 * PAGE, GPA + 9 * PAGE]
+    g.poke(near, 1)
+    expect([g.mapped(near), g.mapped(far)]).toEqual(['3S', '3S'])
+    g.attributes(near + PAGE, PAGE, true)
+    expect([g.peek(near), g.peek(far)]).toEqual([1, 0])
+    expect([g.mapped(near), g.mapped(far)]).toEqual(['1S', '2S'])
+    g.attributes(near + PAGE, PAGE, false)
+    g.poke(near + PAGE, 2)
+    expect(memory.bytes[300 * MIB2 + 6 * PAGE]).toBe(2)
+    expect([g.mapped(near), g.mapped(far), g.peek(near)]).toEqual(['3S', '3S', 1])
   })
 })
 
