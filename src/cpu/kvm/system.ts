@@ -6,6 +6,7 @@ import type { TraceBus } from '../../base/trace.js'
 import type { Kernel } from '../../sys/kernel.js'
 import type { OpenFile } from '../../sys/open-file.js'
 import type { Process } from '../../sys/process.js'
+import type { OsLockKind } from '../a64/os-lock.js'
 import type { SevPlatform } from '../sev/platform.js'
 import type { Architecture } from './architecture.js'
 import { noArgument, refuse } from './arguments.js'
@@ -27,8 +28,8 @@ export interface A64Options {
    * use before one is told (`a64.use-before-isb` on the trace bus). Default: effective at once, as most emulators have it.
    */
   readonly sync?: 'immediate' | 'strict'
-  /** The OS Lock is locked at reset, as the architecture has it; by default unlocked, as KVM has it. */
-  readonly lockedAtReset?: boolean
+  /** The OS Lock: open at reset as KVM has it, by default; locked at reset as the architecture has it; or not there. */
+  readonly osLock?: OsLockKind
 }
 
 /** What KVM is made of. */

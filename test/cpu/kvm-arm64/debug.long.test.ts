@@ -153,7 +153,7 @@ describe('the guest itself', () => {
   })
 
   it('B-1: the architecture’s reset, locked, is to be had', () => {
-    const g = new Guest({ parts: { a64: { lockedAtReset: true } } })
+    const g = new Guest({ parts: { a64: { osLock: 'locked' } } })
     expect(g.cpu.get(REG.oslsr)).toBe(LOCKED)
     expect(new Guest().cpu.get(REG.oslsr)).toBe(8n)
   })
@@ -195,7 +195,7 @@ describe('the guest itself', () => {
     expect(again.cpu.answer()).toBe(1n)
   })
 
-  it('B-6: BRK is taken under the lock', () => {
+  it('B-6, B-17: BRK is taken under the lock, by the guest: the lock is no debugger outside', () => {
     const g = own(({ cpu: c }) => c.set(REG.oslsr, LOCKED))
     g.code([I.brk])
     expect(g.cpu.answer()).toBe(1n)
