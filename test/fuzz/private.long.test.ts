@@ -5,7 +5,7 @@ import type { PrivateWorld } from '../../fuzz/private/world.js'
 import type { Vm } from '../../src/cpu/kvm/vm.js'
 import { often, PATIENCE } from '../support/long.js'
 
-const CASES = often(12, 3000)
+const CASES = often(12, 1200)
 
 describe('the product does what the model says', () => {
   it.each([
