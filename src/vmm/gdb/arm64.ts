@@ -169,7 +169,10 @@ export class Arm64Target implements DebugTarget {
     const walker = createWalker(vmsaFormat({ granule, inputBits, upper }), this.#memory)
     const root = Number(this.#value(upper ? TTBR1 : TTBR0) & 0xffff_ffff_fffen)
     const walk = new Walk()
-    const [hi, lo] = [highHalf(address), lowHalf(address)]
+    // Bits 63:56 are a tag where TCR_EL1.TBI0 or TBI1 says so.
+    const tagged = ((tcr >> (upper ? 38n : 37n)) & 1n) === 1n
+    const plain = tagged ? BigInt.asUintN(64, BigInt.asIntN(56, address)) : address
+    const [hi, lo] = [highHalf(plain), lowHalf(plain)]
     return walker(root, hi, lo, ACCESS_READ | ACCESS_PROBE, walk) ? walk.output : undefined
   }
 
