@@ -99,6 +99,12 @@ const STACKS = 0xa_0000
 const SCRATCH_IOVA = 0x1000_0000
 const PROGRAMS: Readonly<Record<PrivateProgram, bigint>> = { conversions: 1n, holes: 2n, tour: 3n }
 const PORT_REQUEST = 0xe5
+/** What the guest asks for: `enum request_kind` of its source. */
+// biome-ignore format: table
+const REQUEST = {
+  SYNC_SHARED: 1, SYNC_PRIVATE: 2, FALLOCATE: 3,    PUNCH: 4,     DONE: 5,
+  FAIL: 6,        DEVICE_READ: 7,  DEVICE_WRITE: 8, HOST_READ: 9, SAY: 10,
+} as const
 const ENCRYPTED = 1n << 4n
 
 interface PrivateVcpu {
@@ -307,39 +313,43 @@ export class PrivateGuest {
     const data = this.#shared.bytes.subarray(gpa - PRIVATE_BASE, gpa - PRIVATE_BASE + size)
     const tell = this.#options.tell ?? (() => {})
     switch (kind) {
-      case 1:
-      case 2:
+      case REQUEST.SYNC_SHARED:
+      case REQUEST.SYNC_PRIVATE:
         this.#look(i, gpa, data, pattern)
-        if (kind === 1) data.fill(fresh)
+        if (kind === REQUEST.SYNC_SHARED) data.fill(fresh)
         return
-      case 3:
+      case REQUEST.FALLOCATE:
         vcpu.fallocate = pattern !== 0
         return
-      case 4:
+      case REQUEST.PUNCH:
         this.#fallocate(gpa, size, false)
         tell({ kind: 'punch', gpa, bytes: size })
         return
-      case 5:
+      case REQUEST.DONE:
         vcpu.done = true
         return
-      case 6:
+      case REQUEST.FAIL:
         this.#failure = `vCPU ${i}, line ${size}: ${hex(fresh)} at ${hex(gpa)}, not ${hex(pattern)}`
         return
-      case 7:
-      case 8: {
-        const done = this.#device(gpa, kind === 8, pattern)
+      case REQUEST.DEVICE_READ:
+      case REQUEST.DEVICE_WRITE: {
+        const write = kind === REQUEST.DEVICE_WRITE
+        const done = this.#device(gpa, write, pattern)
         answer(Number(done))
-        tell({ kind: 'device', gpa, write: kind === 8, done })
+        tell({ kind: 'device', gpa, write, done })
         return
       }
-      case 9: {
+      case REQUEST.HOST_READ: {
         const byte = this.#shared.bytes[gpa - PRIVATE_BASE]!
         answer(byte)
         tell({ kind: 'host', gpa, byte })
         return
       }
-      default:
+      case REQUEST.SAY:
         tell({ kind: 'say', vcpu: i, text: textAt(bytes, gpa) })
+        return
+      default:
+        this.#failure = `vCPU ${i}: request ${kind}`
     }
   }
 
