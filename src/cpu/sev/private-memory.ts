@@ -207,30 +207,27 @@ export class PrivateMemory {
     return true
   }
 
-  // Makes the plaintext right again: only blocks that changed are decrypted.
+  // Makes the plaintext right again: only blocks that changed are decrypted. Most often none has.
   #learn(page: PlainPage, host: number): void {
-    const { home, offset, cipher, cipherWords, known } = page
+    const { home, offset, cipher, cipherWords } = page
     const now = home.words
     const base = offset >>> 2
-    const same = (block: number) => {
-      const i = block * 4
-      return (
-        known &&
-        now[base + i] === cipherWords[i] &&
-        now[base + i + 1] === cipherWords[i + 1] &&
-        now[base + i + 2] === cipherWords[i + 2] &&
-        now[base + i + 3] === cipherWords[i + 3]
-      )
-    }
-    for (let block = 0; block < BLOCKS; block++) {
-      if (same(block)) continue
-      const first = block
-      while (block + 1 < BLOCKS && !same(block + 1)) block++
-      const [start, end] = [first * BLOCK, (block + 1) * BLOCK]
+    let from = 0
+    while (from < BLOCKS) {
+      if (page.known) {
+        let word = from * 4
+        while (word < PAGE / 4 && now[base + word] === cipherWords[word]) word++
+        from = word >>> 2
+        if (from === BLOCKS) break
+      }
+      let to = from + 1
+      while (to < BLOCKS && !(page.known && sameBlock(now, base, cipherWords, to * 4))) to++
+      const [start, end] = [from * BLOCK, to * BLOCK]
       cipher.set(home.bytes.subarray(offset + start, offset + end), start)
       const plain = page.bytes.subarray(start, end)
       plain.set(cipher.subarray(start, end))
       this.#parts.key.decrypt(plain, host + start)
+      from = to
     }
     page.known = true
   }
@@ -260,3 +257,9 @@ export class PrivateMemory {
  * bit, and sums with an offset stay exact.
  */
 export const CIPHERED = 2 ** 52
+
+const sameBlock = (a: Int32Array, base: number, b: Int32Array, at: number): boolean =>
+  a[base + at] === b[at] &&
+  a[base + at + 1] === b[at + 1] &&
+  a[base + at + 2] === b[at + 2] &&
+  a[base + at + 3] === b[at + 3]

@@ -8,7 +8,9 @@ import { type BootInfo, type EntryState, prepareGuest } from '../guest-boot.js'
 const INFO_BIOS = 0x1820
 const ENTRY_ADDRESS = 0xf_ffff_ffff_f000n
 const HUGE = 2 ** 21
-const TABLES = 0x1000
+const PAGE = 4096
+/** What the loader leaves below the image: tables, boot information, a stack. */
+const LOADER = { FROM: 0x1000, TO: 0xa000 } as const
 
 /** A boot image and how to enter it. */
 export interface BootImage {
@@ -38,15 +40,34 @@ export function encryptedBoot(image: Uint8Array, info: BootInfo, cBit: number): 
   }
   for (let address = 0; address < ramBytes; address += HUGE) mark(address)
   mark(BIOS.ADDRESS)
-  const end = Math.max(...readElf(image, ramBytes).segments.map(s => Number(s.p_paddr + s.p_memsz)))
-  const used = Math.ceil(end / 4096) * 4096
+  const segments = readElf(image, ramBytes).segments.map(({ p_paddr, p_memsz }) => ({
+    from: Math.floor(Number(p_paddr) / PAGE) * PAGE,
+    to: Math.ceil(Number(p_paddr + p_memsz) / PAGE) * PAGE,
+  }))
+  const used = merged([{ from: LOADER.FROM, to: LOADER.TO }, ...segments])
   const bios = new Uint8Array(BIOS.SIZE)
   bios.set(new TextEncoder().encode(BIOS.MAGIC))
   return {
     entry: { ...entry, cr3: entry.cr3 | c },
     ranges: [
-      { gpa: TABLES, bytes: ram.subarray(TABLES, used) },
+      ...used.map(({ from, to }) => ({ gpa: from, bytes: ram.subarray(from, to) })),
       { gpa: BIOS.ADDRESS, bytes: bios },
     ],
   }
+}
+
+interface Range {
+  readonly from: number
+  readonly to: number
+}
+
+/** Ranges in order, those that touch joined: memory is encrypted once. */
+function merged(ranges: readonly Range[]): readonly Range[] {
+  const joined: { from: number; to: number }[] = []
+  for (const { from, to } of [...ranges].sort((a, b) => a.from - b.from)) {
+    const last = joined.at(-1)
+    if (last !== undefined && from <= last.to) last.to = Math.max(last.to, to)
+    else joined.push({ from, to })
+  }
+  return joined
 }

@@ -225,6 +225,7 @@ describe('hostile encrypted guests', () => {
           alarm.cancel()
           g.run.immediate_exit = 0
           expect(REASONS).toContain(reason)
+          expect(vm.sev!.encryption!.memory.activePages).toBe(0)
           seen.add(reason)
           if (reason === uapi.KVM_EXIT_SHUTDOWN || reason === uapi.KVM_EXIT_FAIL_ENTRY) break
         }

@@ -22,19 +22,21 @@ export interface Outcome {
 /** What tests put where the firmware's code goes. */
 export const UNTOUCHED = 0xdead
 
+const places = new WeakMap<Sys, ReturnType<Sys['mmap']>>()
+
 /** Puts a command's structure in memory for a call, and reads it back. */
 function withArgument(sys: Sys, data: StructBytes | bigint, call: (pointer: bigint) => void): void {
   if (typeof data === 'bigint') {
     call(data)
     return
   }
-  const place = sys.mmap(4096)
+  const place = places.get(sys) ?? sys.mmap(4096)
+  places.set(sys, place)
   place.bytes.set(data.bytes)
   try {
     call(place.vaddr)
   } finally {
     data.bytes.set(place.bytes.subarray(0, data.bytes.length))
-    sys.munmap(place.vaddr, 4096)
   }
 }
 

@@ -33,7 +33,7 @@ const configOf = (policy: number) =>
 
 function host() {
   const machine = createMachine({
-    ramBytes: 64 << 20,
+    ramBytes: 24 << 20,
     sev: { crypto: nodeCrypto, seed: 'test' },
     devices: [{ at: AT, model: dmaCopy }],
   })
@@ -54,7 +54,7 @@ function start(edition: SevEdition, policy: number, image: Uint8Array = IMAGE) {
   const vmm = new SevVmm({
     sys,
     trace,
-    ramBytes: 8 << 20,
+    ramBytes: 6 << 20,
     image,
     group: machine.groupOf(AT),
     device: AT,
@@ -121,8 +121,9 @@ describe.each(EDITIONS)('a guest launched by the %s interface', edition => {
     expect(steps.map(s => s.step)).toEqual([
       ...(edition === 'current' ? ['init'] : []),
       'start',
-      'update',
-      'update',
+      'update', // what the loader leaves
+      'update', // the image
+      'update', // the BIOS
       'finish',
     ])
     close()
@@ -230,7 +231,7 @@ describe('what the pieces refuse', () => {
     const options = {
       sys,
       trace: machine.trace,
-      ramBytes: 8 << 20,
+      ramBytes: 6 << 20,
       image: HLT,
       group: machine.groupOf(AT),
       device: AT,
@@ -250,7 +251,7 @@ describe('what the pieces refuse', () => {
     const options = {
       sys,
       trace: machine.trace,
-      ramBytes: 8 << 20,
+      ramBytes: 6 << 20,
       image: HLT,
       group: machine.groupOf(AT),
       device: AT,
