@@ -51,8 +51,8 @@ export interface PrivateGuestOptions {
   readonly vcpus?: number
   /** Slots that the data is cut into, all of one file; default 1. A divisor of the data. */
   readonly slots?: number
-  /** Whether the guest looks at every word, or at the first and last of each page; default false. */
-  readonly everyWord?: boolean
+  /** Bytes between the words of a page that are written and looked at; default 4088: the first and the last. */
+  readonly step?: number
   /** The device that the tour uses. */
   readonly device?: CopyDevice
   /** A VMM that forgets to unmap what becomes private for the device. */
@@ -93,6 +93,8 @@ export const PRIVATE_BASE = 0x4000_0000
 export const AREA_STRIDE = 4 << 20
 const RAM = 2 << 20
 const PAGE = 4096
+/** The step that looks at both ends of a page. */
+const ENDS = PAGE - 8
 const DATA_SLOT = 10
 const STACKS = 0xa_0000
 /** Where the device's own page is, in its address space. */
@@ -236,13 +238,13 @@ export class PrivateGuest {
     sregs.cr0 = 0x8001_0011n
     sregs.efer = 0x501n
     sys.ioctl(fd, KVM_SET_SREGS, sregs)
-    const { program, everyWord } = this.#options
+    const { program, step = ENDS } = this.#options
     const regs = kvm_regs({
       rip: entry.rip,
       rsp: BigInt(STACKS - i * PAGE - 8),
       rdi: PROGRAMS[program],
       rsi: BigInt(PRIVATE_BASE + i * AREA_STRIDE),
-      rdx: everyWord ? 8n : 4088n,
+      rdx: BigInt(step),
       rflags: 2n,
     })
     sys.ioctl(fd, KVM_SET_REGS, regs)
@@ -353,9 +355,9 @@ export class PrivateGuest {
     }
   }
 
-  // The guest wrote the words it looks at, and the host those it was asked for: the first and last of a page, or all.
+  // Where the guest looks too: it writes no more than that.
   #look(vcpu: number, gpa: number, data: Uint8Array, pattern: number): void {
-    const step = this.#options.everyWord ? 1 : PAGE - 8
+    const { step = ENDS } = this.#options
     for (let page = 0; page < data.length; page += PAGE)
       for (let at = page; at < page + PAGE; at += step)
         if (data[at] !== pattern) {
