@@ -49,8 +49,8 @@ export class Mmu implements MemoryPort {
   #walker: Walker
   /** The guest's memory key, if it has one. */
   #encryption: Encryption | undefined
-  /** Under a key: where in their buffers the pages are whose own bytes translations may lead to. */
-  readonly #shared = new Set<number>()
+  /** Under a key: by buffer, where the pages are whose own bytes translations may lead to. */
+  readonly #shared = new Map<ArrayBufferLike, Set<number>>()
   #root = 0
   /** Control bits in the walker's words. */
   #modes = 0
@@ -126,7 +126,7 @@ export class Mmu implements MemoryPort {
   /** A page got plaintext: what leads to its own bytes goes. */
   plaintextMade({ home, offset }: PlainPage): void {
     const at = home.bytes.byteOffset + offset
-    if (!this.#shared.delete(at)) return
+    if (!this.#shared.get(home.bytes.buffer)?.delete(at)) return
     this.tlb.flushWhere(i => {
       const ram = this.tlb.ram[i]
       if (ram === undefined || ram.bytes.buffer !== home.bytes.buffer) return false
@@ -404,9 +404,15 @@ export class Mmu implements MemoryPort {
       this.tlb.ram[i] = ram
       this.tlb.view[i] = viewOf(ram)
       this.tlb.offset[i] = plain === undefined ? page - ram.base : 0
-      if (plain === undefined) this.#shared.add(ram.bytes.byteOffset + page - ram.base)
+      if (plain === undefined) this.#noteShared(ram, page)
     }
     return i
+  }
+
+  #noteShared({ bytes, base }: RamRegion, page: number): void {
+    let pages = this.#shared.get(bytes.buffer)
+    if (pages === undefined) this.#shared.set(bytes.buffer, (pages = new Set()))
+    pages.add(bytes.byteOffset + page - base)
   }
 
   get #pge(): boolean {
