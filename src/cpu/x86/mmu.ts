@@ -179,7 +179,9 @@ export class Mmu implements MemoryPort {
     const [lo, hi] = [halves[0]!, halves[1]!]
     if (!this.canonical(hi)) return undefined
     const w = this.#walk
-    if (!this.#walker(this.#root, hi, lo, this.#modes | ACCESS_PROBE, w)) return undefined
+    const asked = this.#modes | ACCESS_PROBE
+    while (!this.#walker(this.#root, hi, lo, asked, w))
+      if (w.failure !== FAILURE.unreadable || !this.#around.populate(w.entryAt)) return undefined
     return { address: w.output, permissions: w.permissions }
   }
 

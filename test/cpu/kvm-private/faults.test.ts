@@ -193,6 +193,13 @@ describe("the guest's access", () => {
     expect(g.run.u.memory_fault).toMatchObject({ flags: 8n, gpa: BigInt(GPA) })
   })
 
+  it('KVM_TRANSLATE walks tables that the guest has not touched yet', () => {
+    const g = new PrivateGuest()
+    const t = uapi.kvm_translation({ linear_address: BigInt(AT.DATA + 5) })
+    g.sys.ioctl(g.vcpu, uapi.KVM_TRANSLATE, t)
+    expect([t.valid, t.physical_address]).toEqual([1, BigInt(AT.DATA + 5)])
+  })
+
   it('self-modified code is seen through conversions', () => {
     const g = new PrivateGuest()
     const { shared } = g.memory(PAGE)
