@@ -85,9 +85,10 @@ describe('C-21 any size at any offset', () => {
         back.bytes.fill(0)
         const source = g.vaddr + BigInt(to)
         expect(g.debug(DECRYPT, source, back.vaddr + BigInt(from), size)).toEqual(OK)
-        const wrong = back.bytes.findIndex(
-          (b, i) => b !== (i >= from && i < from + size ? byte : 0),
-        )
+        const window = back.bytes.subarray(Math.max(0, from - 16), from + size + 16)
+        const first = Math.min(from, 16)
+        const inside = (i: number) => i >= first && i < first + size
+        const wrong = window.findIndex((b, i) => b !== (inside(i) ? byte : 0))
         expect(wrong, `from ${from} to ${to}`).toBe(-1)
       }
     }

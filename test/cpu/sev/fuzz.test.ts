@@ -70,7 +70,7 @@ class Model {
 }
 
 describe('random command sequences', () => {
-  it.each([1, 2, 3, 4])('answer and change state as the model says, seed %i', seed => {
+  it.each([1, 2])('answer and change state as the model says, seed %i', seed => {
     const random = xorshift(seed)
     const on = host({}, { crypto: nodeCrypto, asids: 2 })
     const { sys } = on
@@ -80,7 +80,7 @@ describe('random command sequences', () => {
     const asids = { used: 0 }
     const make = () => ({ vm: sys.ioctl(kvm, uapi.KVM_CREATE_VM, 2), model: new Model(asids) })
     const vms = [make(), make(), make()]
-    for (let n = 0; n < (LONG ? 6000 : 500); n++) {
+    for (let n = 0; n < (LONG ? 6000 : 300); n++) {
       const which = random(3)
       const { vm, model } = vms[which]!
       const run = (id: number, data?: Parameters<typeof command>[4]) => {
@@ -159,7 +159,7 @@ describe('random command sequences', () => {
         return { bytes, view }
       }
       let vm = sys.ioctl(kvm, uapi.KVM_CREATE_VM, 2)
-      for (let n = 0; n < (LONG ? 8000 : 700); n++) {
+      for (let n = 0; n < (LONG ? 8000 : 500); n++) {
         if (random(50) === 0) {
           sys.close(vm)
           vm = sys.ioctl(kvm, uapi.KVM_CREATE_VM, [0, 2, 3, 4][random(4)]!)
@@ -186,7 +186,7 @@ describe('hostile encrypted guests', () => {
     uapi.KVM_EXIT_FAIL_ENTRY, uapi.KVM_EXIT_INTERNAL_ERROR, 'EINTR',
   ])
 
-  it.each([1, 2, 3])(
+  it.each([1, 2])(
     'random code, tables and ciphertext: KVM_RUN answers in its own words, no plaintext stays out, seed %i',
     seed => {
       const random = xorshift(seed + 50)
@@ -203,7 +203,7 @@ describe('hostile encrypted guests', () => {
         else g.ram.set(patch.bytes.subarray(0, length), at)
       }
       const seen = new Set<number | string>()
-      for (let round = 0; round < (LONG ? 600 : 60); round++) {
+      for (let round = 0; round < (LONG ? 600 : 40); round++) {
         scribble(AT.CODE, 64 + random(192))
         if (random(3) === 0)
           scribble(

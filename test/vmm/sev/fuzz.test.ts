@@ -5,7 +5,7 @@ import { objectsOf, objectsOfFile, resolveGuest } from '../../../src/vmm/sev/obj
 import { parseNumber, SevConfigError } from '../../../src/vmm/sev/options.js'
 import { xorshift } from '../../support/random.js'
 
-const ROUNDS = process.env['VFIO_EMU_LONG'] ? 60_000 : 4000
+const ROUNDS = process.env['VFIO_EMU_LONG'] ? 60_000 : 1500
 const KEYS = [
   'flags',
   'policy',
@@ -81,7 +81,7 @@ function file(random: (limit: number) => number): string {
 }
 
 describe('random configuration', () => {
-  it.each([1, 2, 3])('files, both variants, seed %i', seed => {
+  it.each([1, 2])('files, both variants, seed %i', seed => {
     const random = xorshift(seed)
     let [read, refused] = [0, 0]
     for (let n = 0; n < ROUNDS; n++) {
