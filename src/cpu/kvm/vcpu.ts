@@ -4,7 +4,7 @@
 import type { MmapBacking } from '../../mem/vma.js'
 import type { OpenFile } from '../../sys/open-file.js'
 import type { Process } from '../../sys/process.js'
-import { noArgument, refuse, sameMemory } from './arguments.js'
+import { noArgument, refuse } from './arguments.js'
 import { KVM_RUN } from './uapi/common.js'
 import type { Vm } from './vm.js'
 
@@ -56,7 +56,7 @@ export abstract class Vcpu implements OpenFile {
   }
 
   ioctl(cmd: number, arg: number, caller: Process): number {
-    sameMemory(this.#vm.mm, caller)
+    this.#vm.admit(caller)
     if (cmd === KVM_RUN) {
       noArgument(arg)
       this.run()

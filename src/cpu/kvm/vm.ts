@@ -41,6 +41,7 @@ export abstract class Vm<V extends Vcpu = Vcpu> implements OpenFile {
   readonly #vcpus = new Map<number, V>()
   #privateMemory: PrivateMemory | undefined
   #references = 1
+  #dead = false
 
   constructor(parts: KvmParts, owner: Process, makeup: VmMakeup) {
     this.parts = parts
@@ -97,11 +98,22 @@ export abstract class Vm<V extends Vcpu = Vcpu> implements OpenFile {
   }
 
   ioctl(cmd: number, arg: number, caller: Process): number {
-    sameMemory(this.mm, caller)
+    this.admit(caller)
     const answer = this.answer(cmd, arg, caller)
     if (answer === undefined)
       throw refuse(this.unknownRequest, `a VM knows no request 0x${cmd.toString(16)}`)
     return answer
+  }
+
+  /** Whether this process may use the VM: EIO from another address space, and once the VM is dead. */
+  admit(caller: Process): void {
+    sameMemory(this.mm, caller)
+    if (this.#dead) throw refuse('EIO', 'the VM is dead')
+  }
+
+  /** From now on no request of the VM, its vCPUs and its devices is answered: it failed half-way. */
+  die(): void {
+    this.#dead = true
   }
 
   release(): void {

@@ -38,6 +38,8 @@ describe('VMs', () => {
     const vm = sys.ioctl(kvm, uapi.KVM_CREATE_VM, 0)
     expect(outcome(() => sys.ioctl(vm, 0xae47, 0))).toBe('EINVAL') // SET_TSS_ADDR
     expect(outcome(() => sys.ioctl(vm, uapi.KVM_CREATE_IRQCHIP))).toBe('ENODEV')
+    const address = uapi.kvm_arm_device_addr()
+    expect(outcome(() => sys.ioctl(vm, uapi.KVM_ARM_SET_DEVICE_ADDR, address))).toBe('ENODEV')
   })
 
   it.each([

@@ -2,7 +2,7 @@
 
 import type { OpenFile } from '../../../sys/open-file.js'
 import type { Process } from '../../../sys/process.js'
-import { copyIn, copyOut, refuse, sameMemory } from '../arguments.js'
+import { copyIn, copyOut, refuse } from '../arguments.js'
 import * as uapi from '../uapi/arm64.js'
 import { type Attributes, attributeCall } from './attributes.js'
 import { ItsDevice } from './its-device.js'
@@ -22,7 +22,7 @@ class DeviceFile implements OpenFile {
   }
 
   ioctl(cmd: number, arg: number, caller: Process): number {
-    sameMemory(this.#vm.mm, caller)
+    this.#vm.admit(caller)
     const answer = attributeCall(this.#attributes, cmd, arg, caller)
     if (answer === undefined)
       throw refuse('ENOTTY', `a device knows no request 0x${cmd.toString(16)}`)

@@ -26,6 +26,7 @@ export const ARM64_EXTENSIONS: Extensions = new Map([
   [uapi.KVM_CAP_USER_MEMORY2, 1],
   [uapi.KVM_CAP_ONE_REG, 1],
   [uapi.KVM_CAP_ARM_PSCI, 1],
+  [uapi.KVM_CAP_ARM_SET_DEVICE_ADDR, 1],
   [uapi.KVM_CAP_DEVICE_CTRL, 1],
   [uapi.KVM_CAP_ARM_PSCI_0_2, 1],
   [uapi.KVM_CAP_GUEST_DEBUG_HW_BPS, BREAKPOINTS],

@@ -58,10 +58,20 @@ export class Arm64Vcpu extends Vcpu {
   protected run(): void {
     const vm = this.#vm
     if (!this.#initialised) throw notInitialised()
-    if (vm.hasIrqchip) vm.vgic.map()
+    if (vm.hasIrqchip) this.#mapInterrupts()
     vm.hasRun = true
     this.begun()
     this.#loop.enter()
+  }
+
+  // A controller that cannot be put in its place is the end of the VM.
+  #mapInterrupts(): void {
+    try {
+      this.#vm.vgic.map()
+    } catch (error) {
+      this.#vm.die()
+      throw error
+    }
   }
 
   protected answer(cmd: number, arg: number, caller: Process): number | undefined {

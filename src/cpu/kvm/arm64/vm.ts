@@ -2,7 +2,7 @@
 
 import type { Process } from '../../../sys/process.js'
 import { ShareabilityDomain } from '../../a64/domain.js'
-import { copyOut, refuse } from '../arguments.js'
+import { copyIn, copyOut, refuse } from '../arguments.js'
 import { calls, type Handler, joinCalls } from '../calls.js'
 import { IrqRouting } from '../irq-routing.js'
 import { setMemoryRegion2 } from '../memory/calls.js'
@@ -90,6 +90,7 @@ const CALLS = joinCalls<Arm64Vm>(
     [uapi.KVM_CREATE_DEVICE, createDevice],
     [uapi.KVM_IRQ_LINE, irqLine],
     [uapi.KVM_CREATE_IRQCHIP, createIrqchip],
+    [uapi.KVM_ARM_SET_DEVICE_ADDR, setDeviceAddress],
     [uapi.KVM_SET_USER_MEMORY_REGION2, setMemoryRegion2],
     [uapi.KVM_HAS_DEVICE_ATTR, attributes(uapi.KVM_HAS_DEVICE_ATTR)],
     [uapi.KVM_SET_DEVICE_ATTR, attributes(uapi.KVM_SET_DEVICE_ATTR)],
@@ -104,6 +105,12 @@ function preferredTarget(_: Arm64Vm, arg: number, caller: Process): number {
 // KVM_GET_DEVICE_ATTR is no request of a VM.
 function attributes(cmd: number): Handler<Arm64Vm> {
   return (vm, arg, caller) => attributeCall(vm.smccc, cmd, arg, caller)!
+}
+
+// Only a GICv2 has addresses to be set so.
+function setDeviceAddress(_: Arm64Vm, arg: number, caller: Process): never {
+  copyIn(caller, arg, uapi.kvm_arm_device_addr)
+  throw refuse('ENODEV', 'there is no GICv2')
 }
 
 // It would make a GICv2.

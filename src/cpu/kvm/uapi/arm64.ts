@@ -101,6 +101,9 @@ export const kvm_vcpu_events = struct('struct kvm_vcpu_events', {
   reserved: ['u32', 12],
 })
 
+// ---- addresses of a GICv2, the way before attributes ----
+export const kvm_arm_device_addr = struct('struct kvm_arm_device_addr', { id: 'u64', addr: 'u64' })
+
 // ---- register ids ----
 // biome-ignore format: table
 export const
@@ -254,6 +257,7 @@ export const
 // a VM
 export const KVM_IRQ_LINE = _IOW(KVMIO, 0x61, kvm_irq_level.size)
 export const KVM_CREATE_DEVICE = _IOWR(KVMIO, 0xe0, kvm_create_device.size)
+export const KVM_ARM_SET_DEVICE_ADDR = _IOW(KVMIO, 0xab, kvm_arm_device_addr.size)
 export const KVM_ARM_PREFERRED_TARGET = _IOR(KVMIO, 0xaf, kvm_vcpu_init.size)
 // a device; the attribute calls also on a vCPU
 export const KVM_SET_DEVICE_ATTR = _IOW(KVMIO, 0xe1, kvm_device_attr.size)
