@@ -6,16 +6,17 @@ import { lowHalf } from '../../base/addr.js'
 import type { TraceBus } from '../../base/trace.js'
 import type { AddressSpace } from '../../mem/address-space.js'
 import type { Core, Exit } from '../core.js'
-import { type Block, CodeCache, runBlock } from './code-cache.js'
+import { CodeCache, runBlock } from './code-cache.js'
 import { Debug, type GuestDebug } from './debug.js'
 import { type DomainMember, ShareabilityDomain } from './domain.js'
 import { Exceptions, KIND, reportsAddress, syndrome } from './exceptions.js'
+import { Fetcher } from './fetcher.js'
 import { mpidr } from './id-registers.js'
 import type { A64Machine } from './machine.js'
 import { Mmu } from './mmu.js'
 import type { OsLockKind } from './os-lock.js'
 import { type MemorySurroundings, PLAIN_SURROUNDINGS } from './physical.js'
-import { ACCESS, type MemoryPort } from './ports.js'
+import type { MemoryPort } from './ports.js'
 import { FSC } from './regime.js'
 import { A64State, ABORT, DAIF, EC, SLOT } from './registers.js'
 import { type A64Snapshot, restoreState, saveState } from './snapshot.js'
@@ -75,7 +76,7 @@ export class A64Core implements Core, A64Machine {
   halted = false
   /** ISS of an SError that waits to be taken. */
   serrorPending: number | undefined
-  readonly #code: CodeCache
+  readonly #fetcher: Fetcher
   readonly #domain: ShareabilityDomain
   readonly #member: DomainMember
   readonly #watched: WatchedMemory
@@ -92,7 +93,6 @@ export class A64Core implements Core, A64Machine {
     const { around = PLAIN_SURROUNDINGS } = parts
     const { state } = this
     this.id = id
-    this.#code = new CodeCache(space)
     this.#interrupts = parts.interrupts ?? QUIET
     this.sync = new ContextSync(id, trace?.point('a64.use-before-isb'))
     this.traps = new HypervisorTraps(id, trace?.point('a64.trap'))
@@ -106,6 +106,7 @@ export class A64Core implements Core, A64Machine {
     const { mmu, sync, debug, exceptions, traps } = this
     this.#watched = new WatchedMemory({ state, mmu, debug, sync })
     this.memory = mmu
+    this.#fetcher = new Fetcher(state, mmu, new CodeCache(space))
     const operations = new SystemOperations({
       state,
       registers,
@@ -251,7 +252,7 @@ export class A64Core implements Core, A64Machine {
       else {
         this.memory = this.mmu
         this.#stepped = 'no'
-        const block = this.#nextBlock()
+        const block = this.#fetcher.next()
         if (block) this.#retired += runBlock(this, block, half ? 1 : end - this.#retired)
         this.#finish(half)
       }
@@ -305,7 +306,7 @@ export class A64Core implements Core, A64Machine {
       this.#take(state.el === 0 ? EC.STEP_LOWER : EC.STEP, iss, state.pc)
       return
     }
-    const block = this.#nextBlock()
+    const block = this.#fetcher.next()
     if (block && !half && this.#stopsBefore()) return
     const word = block?.words[0] ?? 0
     this.memory = debug.watching || this.sync.waiting ? this.#watched : this.mmu
@@ -337,23 +338,6 @@ export class A64Core implements Core, A64Machine {
     else if (state.il !== 0) this.#take(EC.ILLEGAL_STATE, 0, pc)
     else return false
     return true
-  }
-
-  /** The block at PC, or undefined with the exception on the state. */
-  #nextBlock(): Block | undefined {
-    const { state, mmu } = this
-    const { r32 } = state
-    const lo = r32[2 * SLOT.PC]!
-    // An address tag does not become part of PC.
-    const hi = mmu.regime.untagged(r32[2 * SLOT.PC + 1]!)
-    r32[2 * SLOT.PC + 1] = hi
-    if ((lo & 3) !== 0) {
-      state.far = state.pc
-      state.raise(EC.PC_ALIGNMENT)
-      return undefined
-    }
-    const address = mmu.translate(hi, lo, ACCESS.FETCH)
-    return address < 0 ? undefined : this.#code.find(address)
   }
 
   /** After a block: the exception or exit that it ended with, if any. */

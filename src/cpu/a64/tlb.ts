@@ -22,13 +22,24 @@ export class Tlb {
   readonly reads: (DataView | undefined)[] = new Array(ENTRIES).fill(undefined)
   readonly writes: (DataView | undefined)[] = new Array(ENTRIES).fill(undefined)
   readonly ram: (RamRegion | undefined)[] = new Array(ENTRIES).fill(undefined)
-  /** The current ASID. */
-  asid = 0
+  /** Changes whenever an answer of `find` may: what remembers one compares it. */
+  epoch = 0
+  #current = 0
   #large = 0
   readonly #low = new Int32Array(ENTRIES)
   readonly #high = new Int32Array(ENTRIES).fill(UNUSED)
   readonly #asid = new Int32Array(ENTRIES)
   readonly #bits = new Uint8Array(ENTRIES)
+
+  /** The current ASID. */
+  get asid(): number {
+    return this.#current
+  }
+
+  set asid(asid: number) {
+    this.#current = asid
+    this.epoch++
+  }
 
   /** Entries held. */
   get count(): number {
@@ -41,7 +52,7 @@ export class Tlb {
     const i = low & MASK
     if (this.#low[i] !== low || this.#high[i] !== hi >> 12) return -1
     const asid = this.#asid[i]
-    return asid === this.asid || asid === GLOBAL ? i : -1
+    return asid === this.#current || asid === GLOBAL ? i : -1
   }
 
   /** Takes the page's place, dropping what it held. `pageBits` is the size of the page or contiguous run walked to. */
@@ -51,7 +62,7 @@ export class Tlb {
     this.#drop(i)
     this.#low[i] = low
     this.#high[i] = hi >> 12
-    this.#asid[i] = global ? GLOBAL : this.asid
+    this.#asid[i] = global ? GLOBAL : this.#current
     this.#bits[i] = pageBits
     if (pageBits > 12) this.#large++
     return i
@@ -87,6 +98,7 @@ export class Tlb {
 
   #drop(i: number): void {
     if (this.#high[i] === UNUSED) return
+    this.epoch++
     if (this.#bits[i]! > 12) this.#large--
     this.#high[i] = UNUSED
     this.#asid[i] = 0
