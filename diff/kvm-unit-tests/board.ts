@@ -5,14 +5,16 @@ import { ErrnoError } from '../../src/base/errno.js'
 import * as kvm from '../../src/cpu/kvm/uapi/arm64.js'
 import { createMachine } from '../../src/index.js'
 import { type FdtNode, flatten } from './fdt.js'
+import { Pl011 } from './pl011.js'
 
 const MIB = 2 ** 20
 const RAM = 0x4000_0000
-const KERNEL = 0x4008_0000
+const LOAD_AT = 0x8_0000
 const DIST = 0x0800_0000
 const ITS = 0x0808_0000
 const REDIST = 0x080a_0000
 const UART = 0x0900_0000
+const UART_SPI = 33
 /** A slow processor: the tests wait for real-looking times, and each nanosecond of them is executed. */
 const NS_PER_INSTRUCTION = 50
 /** Virtual time of a turn, ns. */
@@ -26,6 +28,12 @@ export interface BoardOptions {
   readonly bootargs: string
   readonly cpus: number
   readonly ramMiB: number
+  /** Where it is loaded, from the start of RAM on; kvm-unit-tests want 512 KiB. */
+  readonly loadAt?: number
+  /** Virtual nanoseconds that an instruction takes. */
+  readonly nsPerInstruction?: number
+  /** Called with each character of the UART, as it comes. */
+  readonly onText?: (character: string) => void
   /** Virtual time after which a test that does not end is stopped, ns. */
   readonly limitNs: number
 }
@@ -92,11 +100,21 @@ function deviceTree({ bootargs, cpus, ramMiB }: BoardOptions): Uint8Array {
           },
         },
       },
+      'apb-pclk': {
+        properties: {
+          compatible: 'fixed-clock',
+          '#clock-cells': [0],
+          'clock-frequency': [24_000_000],
+          phandle: [3],
+        },
+      },
       'pl011@9000000': {
         properties: {
           compatible: ['arm,pl011', 'arm,primecell'],
           reg: [0, UART, 0, 0x1000],
-          interrupts: [0, 1, 4],
+          interrupts: [0, UART_SPI - 32, 4],
+          clocks: [3, 3],
+          'clock-names': ['uartclk', 'apb_pclk'],
         },
       },
       chosen: { properties: { bootargs, 'stdout-path': '/pl011@9000000' } },
@@ -106,16 +124,16 @@ function deviceTree({ bootargs, cpus, ramMiB }: BoardOptions): Uint8Array {
 
 /** Runs an image to its end. */
 export function runBoard(options: BoardOptions): BoardResult {
-  const { image, cpus, ramMiB, limitNs } = options
+  const { image, cpus, ramMiB, limitNs, loadAt = LOAD_AT } = options
   const machine = createMachine({
     cpu: 'arm64',
-    nsPerInstruction: NS_PER_INSTRUCTION,
+    nsPerInstruction: options.nsPerInstruction ?? NS_PER_INSTRUCTION,
     ramBytes: (ramMiB + 64) * MIB,
   })
   const { clock } = machine
   const sys = machine.spawn({ memlock: Infinity })
   const ram = sys.mmap(ramMiB * MIB)
-  ram.bytes.set(image, KERNEL - RAM)
+  ram.bytes.set(image, loadAt)
   const tree = deviceTree(options)
   const treeAt = RAM + (ramMiB - 2) * MIB
   ram.bytes.set(tree, treeAt - RAM)
@@ -167,10 +185,20 @@ export function runBoard(options: BoardOptions): BoardResult {
     const addr = pointer(BigInt(value))
     sys.ioctl(vcpus[0]!.fd, kvm.KVM_SET_ONE_REG, kvm.kvm_one_reg({ id, addr }))
   }
-  setRegister(PC, KERNEL)
+  setRegister(PC, RAM + loadAt)
   setRegister(X0, treeAt)
 
   let output = ''
+  const uart = new Pl011(
+    character => {
+      output += character
+      options.onText?.(character)
+    },
+    level => {
+      const irq = (kvm.KVM_ARM_IRQ_TYPE_SPI << kvm.KVM_ARM_IRQ_TYPE_SHIFT) | UART_SPI
+      sys.ioctl(vm, kvm.KVM_IRQ_LINE, kvm.kvm_irq_level({ irq, level: level ? 1 : 0 }))
+    },
+  )
   let idle = 0
   for (let turn = 0; clock.now < limitNs; turn = (turn + 1) % cpus) {
     const { fd, run } = vcpus[turn]!
@@ -188,8 +216,12 @@ export function runBoard(options: BoardOptions): BoardResult {
       if (run.exit_reason === kvm.KVM_EXIT_MMIO) {
         const { phys_addr, is_write, data, len } = run.u.mmio
         const at = Number(phys_addr) - UART
-        if (is_write && at === 0) output += String.fromCharCode(data[0]!)
-        else if (!is_write) data.fill(0, 0, len)
+        const view = new DataView(data.buffer, data.byteOffset, 8)
+        if (is_write) uart.write(at, view.getUint16(0, true))
+        else {
+          data.fill(0, 0, len)
+          view.setUint16(0, uart.read(at), true)
+        }
       } else if (run.exit_reason === kvm.KVM_EXIT_SYSTEM_EVENT) {
         const reset = run.u.system_event.type === kvm.KVM_SYSTEM_EVENT_RESET
         return { end: reset ? 'reset' : 'off', output }
