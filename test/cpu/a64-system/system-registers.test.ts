@@ -4,7 +4,7 @@ import { systemKey } from '../../../src/cpu/a64/ports.js'
 import { EC } from '../../../src/cpu/a64/registers.js'
 import { keyOf, SYSTEM_REGISTERS } from '../../../src/cpu/a64/system-register-table.js'
 import { CPTR, HCR, systemSyndrome } from '../../../src/cpu/a64/traps.js'
-import { Bench, CODE } from './asm.js'
+import { type Asm, Bench, CODE, VECTORS } from './asm.js'
 
 const rows = [...SYSTEM_REGISTERS].map(([name, row]) => ({ name, ...row }))
 
@@ -250,6 +250,49 @@ describe('the hypervisor', () => {
         register: name,
       },
     ])
+  })
+})
+
+describe('the hypervisor and instructions', () => {
+  const tlbi = systemKey(1, 0, 8, 7, 0)
+  const MINUS = { ec: EC.SYSTEM }
+  it.each([
+    ['TLBI VMALLE1', 'hcr', HCR.TTLB, (a: Asm) => a.sys(tlbi), MINUS],
+    ['IC IALLU', 'hcr', HCR.TPU, (a: Asm) => a.sys(systemKey(1, 0, 7, 5, 0)), MINUS],
+    ['DC CISW', 'hcr', HCR.TSW, (a: Asm) => a.sys(systemKey(1, 0, 7, 14, 2), 0), MINUS],
+    ['DC CIVAC', 'hcr', HCR.TPCP, (a: Asm) => a.sys(systemKey(1, 3, 7, 14, 1), 0), MINUS],
+    ['WFI', 'hcr', HCR.TWI, (a: Asm) => a.wfi(), { ec: EC.WFX, iss: 0x1e0_0000 }],
+    ['WFE', 'hcr', HCR.TWE, (a: Asm) => a.wfe(), { ec: EC.WFX, iss: 0x1e0_0001 }],
+    ['SMC', 'hcr', HCR.TSC, (a: Asm) => a.smc(5), { ec: EC.SMC, iss: 5 }],
+    ['FP', 'cptr', CPTR.TFP, (a: Asm) => a.word(0x1e604000), { ec: EC.FP_ACCESS, iss: 0x1e0_0000 }],
+  ] as const)(
+    'takes %s by a bit of %s, emulates it and tells',
+    (name, register, bit, write, told) => {
+      const trace = new TraceBus()
+      const heard: unknown[] = []
+      trace.listen('a64.trap', e => heard.push(e))
+      const b = new Bench({ trace, interrupts: { irq: true, fiq: false } })
+      b.set('CPACR_EL1', 3n << 20n)
+      for (const on of [false, true]) {
+        b.core.traps[register] = on ? bit : 0
+        b.program(a => write(a).hvc(1))
+        const { exit } = b.run()
+        // Without TSC there is nothing that an SMC could reach.
+        if (name === 'SMC') expect(exit.kind === 'hypercall' && exit.call).toBe(on ? 'smc' : 'hvc')
+        else expect(exit).toMatchObject({ kind: 'hypercall', immediate: 1 })
+      }
+      expect(heard).toMatchObject([{ pc: BigInt(CODE), register: name, ...told }])
+      expect(heard).toHaveLength(1)
+    },
+  )
+
+  it('HCR_EL2.HCD makes HVC UNDEFINED', () => {
+    const b = new Bench()
+    b.core.traps.hcr |= HCR.HCD
+    b.load(VECTORS + 0x200, a => a.smc(0x99))
+    b.program(a => a.hvc(1))
+    expect(b.run().exit).toMatchObject({ kind: 'hypercall', call: 'smc', immediate: 0x99 })
+    expect(b.esr.ec).toBe(EC.UNKNOWN)
   })
 })
 
