@@ -67,7 +67,7 @@ export function host(parts: Partial<KvmParts> = {}, sev?: SevOptions) {
   const clock = new VirtualClock()
   const trace = new TraceBus(clock)
   const memory = new AddressSpace()
-  const frames = new FrameAllocator(memory, memory.addRam(0, createRam((sev ? 24 : 16) << 20)))
+  const frames = new FrameAllocator(memory, memory.addRam(0, createRam(16 << 20)))
   const kernel = new Kernel({ clock, trace, memory, frames })
   const platform = sev && createSevPlatform(sev, { memory, clock, trace, addressBits: 52 })
   const kvm = registerKvm({ kernel, clock, trace, ...parts, ...(platform && { sev: platform }) })
@@ -92,6 +92,8 @@ export interface GuestOptions {
   readonly host?: ReturnType<typeof host>
   /** KVM_CREATE_VM's argument. */
   readonly type?: number
+  /** Bytes of guest memory; `RAM_BYTES` by default. */
+  readonly ramBytes?: number
   /** Runs before there is a vCPU. */
   readonly prepare?: (sys: Sys, vm: number) => void
 }
@@ -123,14 +125,14 @@ export class Guest {
     const cpuid = uapi.kvm_cpuid2({ nent: 80 }, 80 * 40)
     sys.ioctl(kvm, uapi.KVM_GET_SUPPORTED_CPUID, cpuid)
     sys.ioctl(this.vcpu, uapi.KVM_SET_CPUID2, cpuid)
-    const ram = sys.mmap(RAM_BYTES)
+    const ram = sys.mmap(options.ramBytes ?? RAM_BYTES)
     this.ram = ram.bytes
     this.vaddr = ram.vaddr
     this.view = new DataView(this.ram.buffer, this.ram.byteOffset, this.ram.length)
     this.slot({
       slot: 0,
       guest_phys_addr: 0n,
-      memory_size: BigInt(RAM_BYTES),
+      memory_size: BigInt(ram.bytes.length),
       userspace_addr: ram.vaddr,
     })
     if (image === undefined) {

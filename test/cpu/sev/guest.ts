@@ -8,7 +8,7 @@ import * as sev from '../../../src/cpu/kvm/uapi/sev.js'
 import * as sev2016 from '../../../src/cpu/kvm/uapi/sev-2016.js'
 import type { SevOptions } from '../../../src/cpu/sev/platform.js'
 import type { Sys } from '../../../src/sys/sys.js'
-import { AT, Guest, type GuestOptions, host, RAM_BYTES } from '../kvm/guest.js'
+import { AT, Guest, type GuestOptions, host } from '../kvm/guest.js'
 
 export { AT, hex, RAM_BYTES } from '../kvm/guest.js'
 
@@ -97,6 +97,7 @@ export class SevGuest extends Guest {
     const type = more.type ?? sev.KVM_X86_SEV_VM
     super({
       irqchip: false,
+      ramBytes: 0x8_0000,
       ...more,
       host: on,
       type,
@@ -195,6 +196,3 @@ export class SevGuest extends Guest {
 export const seen = (g: Guest, at: number, length: number): number[] => [
   ...g.ram.subarray(at, at + length),
 ]
-
-/** All of a guest's memory. */
-export const ALL = RAM_BYTES

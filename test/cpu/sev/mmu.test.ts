@@ -83,7 +83,7 @@ describe('C-24 what is private', () => {
   })
 
   it('the leaf decides for a 2 MiB page as for a 4 KiB one', () => {
-    const g = new SevGuest()
+    const g = new SevGuest({}, { ramBytes: 0x40_0000 })
     // movl $5,0x200000; mov 0x200000,%eax; out; movl $6,0x400000 - 16; mov; out
     g.code(
       `c7 04 25 ${le(0x20_0000)} 05 00 00 00 ${READ(0x20_0000)} c7 04 25 ${le(0x3f_fff0)} 06 00 00 00 ${READ(0x3f_fff0)}`,
@@ -93,7 +93,7 @@ describe('C-24 what is private', () => {
     g.launch()
     expect(g.answer()).toBe(5)
     expect(g.view.getUint32(0x20_0000, true)).not.toBe(5)
-    const clear = new SevGuest()
+    const clear = new SevGuest({}, { ramBytes: 0x40_0000 })
     clear.code(`c7 04 25 ${le(0x20_0000)} 05 00 00 00 ${READ(0x20_0000)}`)
     clear.encryptTables()
     clear.launch()
