@@ -3,6 +3,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { join, resolve } from 'node:path'
 import { expect, it } from 'vitest'
 import { type Bank, bankInfo } from '../../src/base/fields.js'
+import { systemRegisterPage } from '../../src/cpu/a64/register-page.js'
 import { pageName, registerIndex, registerPage } from '../../src/explain/register-page.js'
 import { vtdBank } from '../../src/iommu/vtd/registers.js'
 
@@ -40,7 +41,11 @@ async function findBanks(): Promise<Map<string, Bank>> {
 const banks = await findBanks()
 
 const pages = new Map([...banks].map(([file, bank]) => [`${file}.md`, registerPage(bank)] as const))
-pages.set('README.md', registerIndex(banks))
+pages.set('a64-system-registers.md', systemRegisterPage())
+pages.set(
+  'README.md',
+  `${registerIndex(banks)}\nThose of an A64 core, by name instead of address: [A64 system registers](a64-system-registers.md).\n`,
+)
 
 if (process.env['UPDATE_GOLDEN']) {
   rmSync(docs, { recursive: true, force: true })
