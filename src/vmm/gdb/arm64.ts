@@ -53,10 +53,17 @@ const SCTLR = system(3, 0, 1, 0, 0)
 const TTBR0 = system(3, 0, 2, 0, 0)
 const TTBR1 = system(3, 0, 2, 0, 1)
 const TCR = system(3, 0, 2, 0, 2)
+const ESR = system(3, 0, 5, 2, 0)
+const VBAR = system(3, 0, 12, 0, 0)
+/** PSTATE: condition flags; EL1h with everything masked. */
+const FLAGS = 0xf000_0000n
+const EL1H = 0x3c5n
 const PC = 64
 const PSTATE = 66
 const SP_EL0 = 62
 const SP_EL1 = 68
+const ELR = 70
+const SPSR = 72
 const VREGS = 84
 const FPSR = 212
 
@@ -85,11 +92,11 @@ const FPU: readonly Place[] = [
 const SYSTEM: readonly Place[] = [
   ['SP_EL0', wide(SP_EL0)],
   ['SP_EL1', wide(SP_EL1)],
-  ['ELR_EL1', wide(70)],
-  ['SPSR_EL1', wide(72)],
-  ['ESR_EL1', system(3, 0, 5, 2, 0)],
+  ['ELR_EL1', wide(ELR)],
+  ['SPSR_EL1', wide(SPSR)],
+  ['ESR_EL1', ESR],
   ['FAR_EL1', system(3, 0, 6, 0, 0)],
-  ['VBAR_EL1', system(3, 0, 12, 0, 0)],
+  ['VBAR_EL1', VBAR],
   ['SCTLR_EL1', SCTLR],
   ['TCR_EL1', TCR],
   ['TTBR0_EL1', TTBR0],
@@ -230,6 +237,17 @@ export class Arm64Target implements DebugTarget {
     return { kind: 'step' }
   }
 
+  // The exception that BRK is (DDI 0487, D1.3.1): to EL1, everything masked, back to the instruction itself.
+  reflect(): void {
+    const pstate = this.#value(wide(PSTATE))
+    const handler = (pstate & 0xfn) === 5n ? 0x200n : (pstate & 0xfn) === 4n ? 0n : 0x400n
+    this.#write(wide(ELR), this.#value(wide(PC)))
+    this.#write(wide(SPSR), pstate)
+    this.#write(ESR, BigInt(this.#run.u.debug.arch.hsr))
+    this.#write(wide(PSTATE), (pstate & FLAGS) | EL1H)
+    this.#write(wide(PC), this.#value(VBAR) + handler)
+  }
+
   release(): void {
     this.#cpu.sys.munmap(this.#page.vaddr, 4096)
   }
@@ -242,6 +260,12 @@ export class Arm64Target implements DebugTarget {
 
   #value(id: bigint): bigint {
     return numberOf(this.#read(id))
+  }
+
+  #write(id: bigint, value: bigint): void {
+    const { sys, fd } = this.#cpu
+    new DataView(this.#page.bytes.buffer, this.#page.bytes.byteOffset).setBigUint64(0, value, true)
+    sys.ioctl(fd, KVM_SET_ONE_REG, kvm_one_reg({ id, addr: this.#page.vaddr }))
   }
 
   #read(id: bigint): Uint8Array {

@@ -23,6 +23,11 @@ export class MemoryBreakpoints {
     return this.#saved.size > 0
   }
 
+  /** Whether there is one at an address. */
+  has(address: bigint): boolean {
+    return [...this.#saved.values()].some(s => s.address === address)
+  }
+
   /** The bytes from an address on, as far as they are mapped to RAM. */
   read(address: bigint, length: number): Uint8Array {
     const into = new Uint8Array(length)

@@ -10,6 +10,7 @@ import {
   describeTarget,
   type HardwareKind,
   type HardwarePoint,
+  numberOf,
   type Stop,
 } from './target.js'
 
@@ -89,7 +90,10 @@ export class GdbStub {
 
   /** The guest left with KVM_EXIT_DEBUG. */
   stopped(): void {
-    this.#report(this.#stopText(this.#target.reason(this.#points)))
+    const stop = this.#target.reason(this.#points)
+    // A breakpoint instruction that the debugger did not put there is the guest's, which goes on.
+    if (stop.kind === 'software' && !this.#memory.has(this.#pc)) this.#target.reflect()
+    else this.#report(this.#stopText(stop))
   }
 
   /** The guest was taken out of KVM_RUN because the debugger asked. */
@@ -319,12 +323,19 @@ export class GdbStub {
     return undefined
   }
 
-  #goTo(address: bigint): boolean {
+  get #pcNumber(): number {
     const registers = this.#target.features.flatMap(f => f.registers)
-    const pc = registers.findIndex(r => r.type === 'code_ptr')
+    return registers.findIndex(r => r.type === 'code_ptr')
+  }
+
+  get #pc(): bigint {
+    return numberOf(this.#target.readRegisters()[this.#pcNumber]!)
+  }
+
+  #goTo(address: bigint): boolean {
     const view = new DataView(new ArrayBuffer(8))
     view.setBigUint64(0, address, true)
-    return this.#target.writeRegisters(new Map([[pc, new Uint8Array(view.buffer)]]))
+    return this.#target.writeRegisters(new Map([[this.#pcNumber, new Uint8Array(view.buffer)]]))
   }
 
   #detach(): void {

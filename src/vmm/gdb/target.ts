@@ -65,6 +65,8 @@ export interface DebugTarget {
   arm(options: ArmOptions): void
   /** What KVM_EXIT_DEBUG was about. */
   reason(points: readonly HardwarePoint[]): Stop
+  /** Gives the guest the breakpoint instruction that it stopped at: its own, and its exception. */
+  reflect(): void
   /** Gives back what it needed of the VMM's memory. */
   release(): void
 }

@@ -8,6 +8,7 @@ import {
   KVM_GET_SREGS,
   KVM_GUESTDBG_BLOCKIRQ,
   KVM_GUESTDBG_ENABLE,
+  KVM_GUESTDBG_INJECT_BP,
   KVM_GUESTDBG_SINGLESTEP,
   KVM_GUESTDBG_USE_HW_BP,
   KVM_GUESTDBG_USE_SW_BP,
@@ -193,6 +194,9 @@ export class X86Target implements DebugTarget {
   readonly breakpoint = Uint8Array.of(0xcc)
   readonly #cpu: DebuggedCpu
   readonly #run
+  #armed: { readonly control: number; readonly arch?: { readonly debugreg: bigint[] } } = {
+    control: 0,
+  }
 
   constructor(cpu: DebuggedCpu) {
     this.#cpu = cpu
@@ -246,8 +250,8 @@ export class X86Target implements DebugTarget {
       (step ? KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ : 0) |
       (software ? KVM_GUESTDBG_USE_SW_BP : 0) |
       (points.length > 0 ? KVM_GUESTDBG_USE_HW_BP : 0)
-    const debug = { control: on === 0 ? 0 : on | KVM_GUESTDBG_ENABLE, arch: { debugreg } }
-    this.#cpu.sys.ioctl(this.#cpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug(debug))
+    this.#armed = { control: on === 0 ? 0 : on | KVM_GUESTDBG_ENABLE, arch: { debugreg } }
+    this.#cpu.sys.ioctl(this.#cpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug(this.#armed))
   }
 
   reason(points: readonly HardwarePoint[]): Stop {
@@ -258,6 +262,12 @@ export class X86Target implements DebugTarget {
     if (point === undefined) return { kind: 'step' }
     if (point.kind === 'execute') return { kind: 'hardware' }
     return { kind: 'watch', point, address: point.address }
+  }
+
+  reflect(): void {
+    const debug = kvm_guest_debug(this.#armed)
+    debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_INJECT_BP
+    this.#cpu.sys.ioctl(this.#cpu.fd, KVM_SET_GUEST_DEBUG, debug)
   }
 
   release(): void {}

@@ -203,13 +203,14 @@ describe('KVM_GUESTDBG_BLOCKIRQ', () => {
 
 describe('exceptions that the owner injects', () => {
   it.each([
-    ['#DB', uapi.KVM_GUESTDBG_INJECT_DB, 1],
-    ['#BP', uapi.KVM_GUESTDBG_INJECT_BP, 3],
-  ])('%s is delivered at the next KVM_RUN; a second one is EBUSY', (_, control, vector) => {
-    const g = guest(ANSWER, 0, 0)
+    ['#DB', uapi.KVM_GUESTDBG_INJECT_DB, 1, 0],
+    ['#BP, behind the INT3', uapi.KVM_GUESTDBG_INJECT_BP, 3, 1],
+  ])('%s is delivered at the next KVM_RUN; a second one is EBUSY', (_, control, vector, behind) => {
+    const g = guest(`cc ${ANSWER}`, 0, 0)
+    if (behind === 0) g.setRegs({ rip: BigInt(AT.CODE + 1) })
     debug(g, control)
     expect(() => debug(g, control)).toThrow(ErrnoError)
-    expect(g.trap().vector).toBe(vector)
+    expect(g.trap()).toMatchObject({ vector, rip: BigInt(AT.CODE + 1) })
     expect(g.answer()).toBe(7)
   })
 })

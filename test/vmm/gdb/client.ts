@@ -75,7 +75,8 @@ export class Client {
       const reason = this.subject.enter()
       if (reason === DEBUG) {
         this.stub.stopped()
-        break
+        if (this.stub.state === 'stopped') break
+        continue
       }
       if (this.stub.interrupted) {
         this.stub.stoppedByRequest()

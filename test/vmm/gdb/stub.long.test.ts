@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import { PacketReader, packet } from '../../../src/vmm/gdb/packets.js'
 import { describeTarget } from '../../../src/vmm/gdb/target.js'
-import { I } from '../../cpu/kvm-arm64/guest.js'
+import { AT, I } from '../../cpu/kvm-arm64/guest.js'
 import { xorshift } from '../../support/random.js'
 import { arm64Subject, Client, little, type Subject, x86Subject } from './client.js'
 
@@ -18,6 +18,10 @@ interface Kind {
   readonly before: boolean
   readonly registers: number
   readonly breakpoint: string
+  /** A guest that stops itself at once; its handler counts in register `counter` and goes on at `after`. */
+  readonly own: () => Subject
+  readonly after: number
+  readonly counter: number
 }
 
 const KINDS: readonly Kind[] = [
@@ -29,6 +33,10 @@ const KINDS: readonly Kind[] = [
     before: false,
     registers: 24 + 8 + 8 + 17 + 2,
     breakpoint: 'cc',
+    // int3; inc %ebx; nop; jmp . : the handler (out; iretq) is the harness's, its report is passed over.
+    own: () => x86Subject('cc ff c3 90 eb fe'),
+    after: 3,
+    counter: 1,
   },
   {
     name: 'arm64',
@@ -37,10 +45,28 @@ const KINDS: readonly Kind[] = [
     before: true,
     registers: 34 + 34 + 11,
     breakpoint: '000020d4',
+    own: () => {
+      // brk; nop; stay. The handler: add w0, w0, #1; mrs x4, elr_el1; add x4, x4, #4; msr elr_el1, x4; eret
+      const subject = arm64Subject([I.brk, I.nop, I.stay])
+      const words = [I.inc0, 0xd538_4024, 0x9100_1084, 0xd518_4024, I.eret]
+      const view = new DataView(subject.cpu.ram.buffer, subject.cpu.ram.byteOffset)
+      words.forEach((word, i) => {
+        view.setUint32(AT.VECTORS - AT.CODE + 0x200 + 4 * i, word, true)
+      })
+      const n = subject.target.features
+        .flatMap(f => f.registers)
+        .findIndex(r => r.name === 'VBAR_EL1')
+      const vbar = new BigUint64Array([BigInt(AT.VECTORS)])
+      subject.target.writeRegisters(new Map([[n, new Uint8Array(vbar.buffer)]]))
+      return subject
+    },
+    after: 4,
+    counter: 0,
   },
 ]
 
-describe.each(KINDS)('gdb on $name', ({ make, at, before, registers, breakpoint }) => {
+describe.each(KINDS)('gdb on $name', kind => {
+  const { make, at, before, registers, breakpoint, own, after, counter } = kind
   const start = () => new Client(make())
   const place = (c: Client, n: number) => hex(c.subject.code + at[n]!)
   const pcOf = (c: Client, n: number) => BigInt(c.subject.code + at[n]!)
@@ -121,6 +147,15 @@ describe.each(KINDS)('gdb on $name', ({ make, at, before, registers, breakpoint 
     expect(Buffer.from(ram.subarray(there, there + size)).toString('hex')).toBe(original)
     expect(c.resume('s')).toBe('T05thread:01;')
     expect(c.pc).toBe(pcOf(c, 2))
+  })
+
+  it('a breakpoint instruction of the guest’s own is the guest’s exception', () => {
+    const c = new Client(own())
+    // The debugger's is behind it; the guest's handler goes there.
+    expect(c.ask(`Z0,${hex(c.subject.code + after)},1`)).toBe('OK')
+    expect(c.resume('c')).toBe('T05thread:01;swbreak:;')
+    expect(c.pc).toBe(BigInt(c.subject.code + after))
+    expect(c.ask(`p${hex(counter)}`)?.slice(0, 2)).toBe('01')
   })
 
   it('a write under a breakpoint instruction takes effect when it is taken away', () => {

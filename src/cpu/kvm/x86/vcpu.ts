@@ -295,8 +295,11 @@ export class X86Vcpu extends Vcpu {
     const { core, state } = this.#processor
     if ((control & (uapi.KVM_GUESTDBG_INJECT_DB | uapi.KVM_GUESTDBG_INJECT_BP)) !== 0) {
       if (state.event !== undefined) throw refuse('EBUSY', 'an event waits for delivery')
-      const vector = (control & uapi.KVM_GUESTDBG_INJECT_DB) !== 0 ? VECTOR.DB : VECTOR.BP
-      state.event = { kind: EVENT.EXCEPTION, vector, error: undefined }
+      // #BP is that of the INT3 at RIP, and returns behind it.
+      state.event =
+        (control & uapi.KVM_GUESTDBG_INJECT_DB) !== 0
+          ? { kind: EVENT.EXCEPTION, vector: VECTOR.DB, error: undefined }
+          : { kind: EVENT.SOFTWARE, vector: VECTOR.BP, error: undefined, length: 1 }
     }
     const on = (bit: number) => (control & uapi.KVM_GUESTDBG_ENABLE) !== 0 && (control & bit) !== 0
     core.debug.singleStep = on(uapi.KVM_GUESTDBG_SINGLESTEP)
