@@ -23,7 +23,12 @@ describe('guest images', () => {
     const out = mkdtempSync(join(tmpdir(), 'vfio-emu-guests-'))
     try {
       execFileSync(join(guests, 'build.sh'), [out], { stdio: 'pipe' })
-      for (const name of ['sva-x86_64.elf', 'sva-arm64.elf', 'private-x86_64.elf']) {
+      for (const name of [
+        'sva-x86_64.elf',
+        'sva-arm64.elf',
+        'private-x86_64.elf',
+        'sev-x86_64.elf',
+      ]) {
         const [built, committed] = [out, join(guests, 'built')].map(d =>
           readFileSync(join(d, name)),
         )
