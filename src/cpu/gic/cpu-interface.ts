@@ -154,9 +154,8 @@ export class CpuInterface {
   }
 
   save(): readonly number[] {
-    const [active0, active1] = this.#active
-    const { pmr, bpr0, bpr1, control, groups } = this.#fields()
-    return [pmr, bpr0, bpr1, control, groups, active0!, active1!]
+    const [pmr, bpr0, bpr1, groups] = [this.#pmr, this.#bpr0, this.#bpr1, this.#groups]
+    return [pmr, bpr0, bpr1, this.#control, groups, this.#active[0]!, this.#active[1]!]
   }
 
   restore(saved: readonly number[]): void {
@@ -168,16 +167,6 @@ export class CpuInterface {
     this.#groups = groups!
     this.#active[0] = active0!
     this.#active[1] = active1!
-  }
-
-  #fields() {
-    return {
-      pmr: this.#pmr,
-      bpr0: this.#bpr0,
-      bpr1: this.#bpr1,
-      control: this.#control,
-      groups: this.#groups,
-    }
   }
 
   #choose(): void {

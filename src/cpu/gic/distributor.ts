@@ -55,7 +55,7 @@ export class Distributor implements MmioTarget {
     this.#file.regs.TYPER.LPIS = true
   }
 
-  /** SPIs that end at id 1020: the four above are special. */
+  /** Interrupt ids below the LPIs: private ones and SPIs. */
   get interrupts(): number {
     return this.spis.count + 32
   }

@@ -71,7 +71,7 @@ export const FAMILIES: readonly Family[] = [
     read: readConfig, write: writeConfig },
 ]
 
-/** A register of a family, found by offset. `lend`: the caller's, nothing is allocated. */
+/** Where `findWord` leaves what it found: its caller keeps one, so that an access allocates nothing. */
 export interface FoundWord {
   family: Family | undefined
   /** Word within the range's part of the family. */
@@ -92,7 +92,7 @@ export function findWord(range: InterruptRange, offset: number, into: FoundWord)
   return false
 }
 
-/** The guest's access of one byte of priority; false when `offset` is none of this range's. */
+/** Which interrupt of the range has its byte of priority at `offset`; -1 for none. */
 export function priorityIndex(range: InterruptRange, offset: number): number {
   const i = offset - 0x400 - range.first
   return i >= 0 && i < range.count ? i : -1
