@@ -41,6 +41,10 @@ export class PacketReader {
         else this.#body.push(byte)
         return undefined
       case 'checksum':
+        if (byte === START) {
+          this.#begin()
+          return { kind: 'bad' }
+        }
         this.#digits += String.fromCharCode(byte)
         return this.#digits.length < 2 ? undefined : this.#finish()
     }

@@ -325,6 +325,7 @@ describe('packets', () => {
     expect(read('$g#00')).toEqual([{ kind: 'bad' }])
     expect(read('$g#zz')).toEqual([{ kind: 'bad' }])
     expect(read('$gar$g#67')).toEqual([{ kind: 'packet', text: 'g' }])
+    expect(read('$gar#6$g#67')).toEqual([{ kind: 'bad' }, { kind: 'packet', text: 'g' }])
   })
 
   it('a packet longer than any may be is bad', () => {
