@@ -2,6 +2,7 @@
 // (D-27), the kernel's exit selftest (D-30), and invalidations around them (D-31).
 import { describe, expect, it } from 'vitest'
 import { preFault } from '../../../src/cpu/kvm/memory/calls.js'
+import type { GuestMemfd } from '../../../src/cpu/kvm/memory/guest-memfd.js'
 import { Invalidations } from '../../../src/cpu/kvm/memory/invalidations.js'
 import { levelOfOrder } from '../../../src/cpu/kvm/memory/mapping-levels.js'
 import * as uapi from '../../../src/cpu/kvm/uapi.js'
@@ -78,6 +79,25 @@ describe('D-2: KVM_RUN fails with it', () => {
     expect(g.run.u.memory_fault).toMatchObject({ flags: 8n, gpa: BigInt(GPA), size: 4096n })
     for (const frame of [all, ...taken]) frames.free(frame)
     expect(g.peek(GPA)).toBe(0)
+  })
+})
+
+describe('D-2: EHWPOISON', () => {
+  it.each([0, 2])('of a page whose memory has failed, until a hole takes it; order %i', order => {
+    const g = new PrivateGuest({ memfd: { order } })
+    const { memfd } = g.memory(4 * PAGE)
+    g.attributes(GPA, 4 * PAGE, true)
+    for (let i = 0; i < 4; i++) g.poke(GPA + i * PAGE, 0x10 + i)
+    const file = g.sys.process.fds.get(memfd) as GuestMemfd
+    file.poison(1)
+    g.setRegs({ rip: BigInt(AT.CODE), rbx: BigInt(GPA + PAGE) })
+    expect(g.enter()).toBe('EHWPOISON')
+    expect(g.run.exit_reason).toBe(uapi.KVM_EXIT_MEMORY_FAULT)
+    expect(g.run.u.memory_fault).toMatchObject({ flags: 8n, gpa: BigInt(GPA + PAGE), size: 4096n })
+    expect([0, 2, 3].map(i => g.peek(GPA + i * PAGE))).toEqual([0x10, 0x12, 0x13])
+    expect(g.preFault(GPA + PAGE, PAGE)).toMatchObject({ error: 'EHWPOISON', left: PAGE })
+    g.sys.fallocate(memfd, PUNCH, PAGE, PAGE)
+    expect(g.peek(GPA + PAGE)).toBe(0)
   })
 })
 

@@ -66,6 +66,8 @@ export class GuestMemfd implements OpenFile {
   readonly #folios = new Map<number, Folio>()
   /** Single pages in each block of 2^order: such a block is large no more. */
   readonly #singles = new Map<number, number>()
+  /** Pages whose memory has failed. */
+  readonly #poisoned = new Set<number>()
   readonly #bindings = new IntervalMap<Slot>()
   /** First frame of all pages, when user space may map them. */
   readonly #run: number
@@ -178,8 +180,28 @@ export class GuestMemfd implements OpenFile {
     slot.memfd = undefined
   }
 
-  /** The frames that hold a page of the file, allocated and zeroed if they are not there. ErrnoError ENOMEM. */
+  /**
+   * The memory of a page has failed, as a machine check would tell: guest mappings go, and the next fault of the page
+   * exits with EHWPOISON, until a hole takes the page away.
+   */
+  poison(index: number): void {
+    const folio = this.folio(index)
+    this.host.invalidate(this.#bound(index, index + 1), () => {
+      this.#poisoned.add(index)
+      if (folio.order === 0) return
+      this.#drop(folio)
+      for (let i = 0; i < 2 ** folio.order; i++)
+        this.#keep({ index: folio.index + i, frame: folio.frame + i, order: 0 })
+    })
+  }
+
+  /**
+   * The frames that hold a page of the file, allocated and zeroed if they are not there. ErrnoError: ENOMEM; EHWPOISON
+   * where its memory has failed.
+   */
   folio(index: number): Folio {
+    if (this.#poisoned.has(index))
+      throw new ErrnoError('EHWPOISON', `guest_memfd: the memory of page ${index} has failed`)
     if (this.#run >= 0) return { index, frame: this.#run + index, order: 0 }
     const { order } = this.#parts
     const start = index - (index % 2 ** order)
@@ -237,17 +259,20 @@ export class GuestMemfd implements OpenFile {
   // Frees pages [first, end): guest mappings go first.
   #punch(first: number, end: number): void {
     if (first >= end) return
-    const ranges = [...this.#bindings.entries(first, end - 1)].map(
-      ({ start, end: last, value }) => ({
-        first: value.first + Math.max(first, start) - start,
-        last: value.first + Math.min(end - 1, last) - start,
-      }),
-    )
-    this.host.invalidate(ranges, () => this.#free(first, end))
+    this.host.invalidate(this.#bound(first, end), () => this.#free(first, end))
+  }
+
+  // Guest frames of the slots that pages [first, end) are bound to.
+  #bound(first: number, end: number): { first: number; last: number }[] {
+    return [...this.#bindings.entries(first, end - 1)].map(({ start, end: last, value }) => ({
+      first: value.first + Math.max(first, start) - start,
+      last: value.first + Math.min(end - 1, last) - start,
+    }))
   }
 
   #free(first: number, end: number): void {
     const { frames } = this.#parts
+    for (const page of this.#poisoned) if (page >= first && page < end) this.#poisoned.delete(page)
     if (this.#run >= 0) {
       frames.bytes((this.#run + first) * PAGE_SIZE, end - first).fill(0)
       return
