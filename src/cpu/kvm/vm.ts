@@ -148,7 +148,6 @@ export abstract class Vm<V extends Vcpu = Vcpu> implements OpenFile {
         trace,
         options: guestMemfd,
         attributes,
-        get: () => this.get(),
         put: () => this.put(),
       },
       mapping,

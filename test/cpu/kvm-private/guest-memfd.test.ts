@@ -45,9 +45,21 @@ describe('D-19: KVM_CREATE_GUEST_MEMFD', () => {
     expect(errno(() => g.createMemfd(PAGE))).toBe('EMFILE')
   })
 
-  it('EINVAL on a VM whose type has no private memory, in the base edition', () => {
+  it('works on a VM whose type has no private memory, where no slot takes the file and the capability is 0', () => {
     const g = new PrivateGuest({ type: uapi.KVM_X86_DEFAULT_VM })
-    expect(errno(() => g.createMemfd(PAGE))).toBe('EINVAL')
+    const used = g.host.frames.used
+    const memfd = g.createMemfd(PAGE)
+    g.sys.fallocate(memfd, ALLOCATE, 0, PAGE)
+    expect(errno(() => g.slot2({ memfd }))).toBe('EINVAL')
+    const cap = (fd: number) => g.sys.ioctl(fd, uapi.KVM_CHECK_EXTENSION, uapi.KVM_CAP_GUEST_MEMFD)
+    expect([cap(g.vm), cap(g.sys.open('/dev/kvm'))]).toEqual([0, 1])
+    g.sys.fallocate(memfd, PUNCH, 0, PAGE)
+    expect(g.host.frames.used).toBe(used)
+    g.sys.close(g.vm)
+    expect(g.host.kvm.vms.size).toBe(1)
+    g.sys.close(memfd)
+    g.sys.exit()
+    expect(g.host.kvm.vms.size).toBe(0)
   })
 
   it('gives each file an inode of its own and keeps sizes apart', () => {

@@ -9,6 +9,7 @@ import { calls } from '../calls.js'
 import * as uapi from '../uapi/common.js'
 import type { Vm } from '../vm.js'
 import { blockOf, LEVEL_PAGES } from './mapping-levels.js'
+import { createMemfd } from './private-memory.js'
 
 const PAGE_BITS = BigInt(PAGE_SIZE - 1)
 const TOP = 1n << 64n
@@ -47,8 +48,16 @@ function setMemoryAttributes(vm: Vm, arg: number, caller: Process): number {
 
 function createGuestMemfd(vm: Vm, arg: number, caller: Process): number {
   const { size, flags } = copyIn(caller, arg, uapi.kvm_create_guest_memfd)
-  if (vm.privateMemory === undefined) throw refuse('EINVAL', 'VMs of this type have no such files')
-  return vm.privateMemory.createMemfd(size, flags, caller)
+  const { kernel, trace, guestMemfd: options } = vm.parts
+  // Without private memory no slot takes the file, and nothing of it is mapped.
+  const host = vm.privateMemory ?? {
+    name: 'a VM without private memory',
+    invalidate: (_: unknown, change: () => void) => change(),
+    put: () => vm.put(),
+  }
+  const attributes = (vm.privateMemory?.supported ?? 0n) !== 0n
+  const get = () => vm.get()
+  return createMemfd({ host, kernel, trace, options, attributes, get }, size, flags, caller)
 }
 
 /**

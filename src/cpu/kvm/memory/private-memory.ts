@@ -48,8 +48,7 @@ export interface PrivateMemoryParts {
   readonly options: GuestMemfdOptions
   /** Whether pages can be private at all: not in VMs of the default type. */
   readonly attributes: boolean
-  /** Holds the VM for a file, and lets it go. */
-  readonly get: () => void
+  /** A file has let the VM go. */
   readonly put: () => void
 }
 
@@ -57,6 +56,40 @@ export interface PrivateMemoryParts {
 export function memfdFlags(options: GuestMemfdOptions | undefined, attributes: boolean): number {
   if (options?.edition !== 'mmap') return 0
   return GUEST_MEMFD_FLAG_MMAP | (attributes ? 0 : GUEST_MEMFD_FLAG_INIT_SHARED)
+}
+
+/** What a file is made for: a VM, which it holds. */
+export interface MemfdMaker {
+  readonly host: MemfdHost
+  readonly kernel: Kernel
+  readonly trace: TraceBus
+  readonly options: GuestMemfdOptions | undefined
+  /** Whether pages of the VM have attributes. */
+  readonly attributes: boolean
+  /** Holds the VM. */
+  readonly get: () => void
+}
+
+/** KVM_CREATE_GUEST_MEMFD: a descriptor of the caller. EINVAL: flags, size; ENOMEM; EMFILE. */
+export function createMemfd(vm: MemfdMaker, size: bigint, flags: bigint, caller: Process): number {
+  const { host, kernel, trace, options, attributes, get } = vm
+  if ((flags & ~BigInt(memfdFlags(options, attributes))) !== 0n)
+    throw refuse('EINVAL', `file flags ${flags}`)
+  if (size <= 0n || size >= 1n << 63n || size % BigInt(PAGE_SIZE) !== 0n)
+    throw refuse('EINVAL', `a file of ${size} bytes`)
+  caller.fds.reserve()
+  kernel.failures.step('a guest_memfd')
+  const file = new GuestMemfd({
+    host,
+    frames: kernel.frames,
+    states: ConfidentialPages.of(kernel.memory, kernel.clock, trace),
+    pages: Number(size / BigInt(PAGE_SIZE)),
+    flags: Number(flags),
+    inode: kernel.nextInode(),
+    order: options?.order ?? 0,
+  })
+  get()
+  return caller.fds.install(file)
 }
 
 /** Private memory of a VM. */
@@ -111,32 +144,6 @@ export class PrivateMemory implements MemfdHost {
   /** Attribute bits that KVM_SET_MEMORY_ATTRIBUTES takes. */
   get supported(): bigint {
     return this.#parts.attributes ? BigInt(KVM_MEMORY_ATTRIBUTE_PRIVATE) : 0n
-  }
-
-  /** Flags that KVM_CREATE_GUEST_MEMFD takes (KVM_CAP_GUEST_MEMFD_FLAGS). */
-  get memfdFlags(): number {
-    return memfdFlags(this.#parts.options, this.#parts.attributes)
-  }
-
-  /** A new file, as a descriptor of the caller. EINVAL: size, flags; ENOMEM; EMFILE. */
-  createMemfd(size: bigint, flags: bigint, caller: Process): number {
-    if ((flags & ~BigInt(this.memfdFlags)) !== 0n) throw refuse('EINVAL', `file flags ${flags}`)
-    if (size <= 0n || size >= 1n << 63n || size % BigInt(PAGE_SIZE) !== 0n)
-      throw refuse('EINVAL', `a file of ${size} bytes`)
-    const { kernel, options, get } = this.#parts
-    caller.fds.reserve()
-    kernel.failures.step('a guest_memfd')
-    const file = new GuestMemfd({
-      host: this,
-      frames: kernel.frames,
-      states: this.#states,
-      pages: Number(size / BigInt(PAGE_SIZE)),
-      flags: Number(flags),
-      inode: kernel.nextInode(),
-      order: options.order ?? 0,
-    })
-    get()
-    return caller.fds.install(file)
   }
 
   /** The guest_memfd behind a caller's descriptor. EBADF; EINVAL when it is another file, or another VM's. */

@@ -87,6 +87,8 @@ export class X86Vm extends Vm<X86Vcpu> {
         return vmTypes(this.parts.sev)
       case uapi.KVM_CAP_MEMORY_ATTRIBUTES:
         return Number(this.privateMemory?.supported ?? 0n)
+      case uapi.KVM_CAP_GUEST_MEMFD:
+        return this.privateMemory === undefined ? 0 : 1
       case uapi.KVM_CAP_GUEST_MEMFD_FLAGS:
         return memfdFlags(this.parts.guestMemfd, hasPrivateMemory(this.type))
       default:
