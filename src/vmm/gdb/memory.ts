@@ -1,6 +1,7 @@
 // Guest memory as a debugger sees it: by virtual address, page by page, with the breakpoint instructions it put there
 // hidden under the bytes they stand for.
 
+import { AddressSpace } from '../../mem/address-space.js'
 import type { DebuggedCpu, DebugTarget } from './target.js'
 
 const PAGE = 4096n
@@ -10,12 +11,15 @@ const MASK64 = 0xffff_ffff_ffff_ffffn
 export class MemoryBreakpoints {
   readonly #cpu: DebuggedCpu
   readonly #target: DebugTarget
+  /** The same RAM by guest-physical address: writes this way are heard by whoever records a machine. */
+  readonly #memory = new AddressSpace()
   /** What was where a breakpoint instruction is, by offset in RAM; `address` is where the debugger put it. */
   readonly #saved = new Map<number, { readonly address: bigint; readonly bytes: Uint8Array }>()
 
   constructor(cpu: DebuggedCpu, target: DebugTarget) {
     this.#cpu = cpu
     this.#target = target
+    this.#memory.addRam(cpu.ramBase, cpu.ram)
   }
 
   /** Whether there is a breakpoint instruction. */
@@ -68,7 +72,7 @@ export class MemoryBreakpoints {
     const { offset, length } = place
     if (this.#saved.has(offset)) return true
     this.#saved.set(offset, { address, bytes: ram.slice(offset, offset + length) })
-    ram.set(breakpoint, offset)
+    this.#store(offset, breakpoint)
     return true
   }
 
@@ -76,7 +80,7 @@ export class MemoryBreakpoints {
   remove(address: bigint): boolean {
     for (const [offset, saved] of this.#saved) {
       if (saved.address !== address) continue
-      this.#cpu.ram.set(saved.bytes, offset)
+      this.#store(offset, saved.bytes)
       this.#saved.delete(offset)
     }
     return true
@@ -105,12 +109,16 @@ export class MemoryBreakpoints {
       }
   }
 
+  #store(offset: number, bytes: Uint8Array): void {
+    this.#memory.write(this.#cpu.ramBase + offset, bytes)
+  }
+
   // A byte under a breakpoint instruction is kept for later.
   #put({ offset }: Place, bytes: Uint8Array): void {
     for (const [i, byte] of bytes.entries()) {
       const at = offset + i
       const covered = [...this.#saved].find(([s, { bytes: b }]) => at >= s && at < s + b.length)
-      if (covered === undefined) this.#cpu.ram[at] = byte
+      if (covered === undefined) this.#store(at, Uint8Array.of(byte))
       else covered[1].bytes[at - covered[0]] = byte
     }
   }
