@@ -2,7 +2,7 @@
 
 declare module '../../base/trace.js' {
   interface TraceEvents {
-    /** KVM_RUN is about to return. `reason` is KVM_EXIT_* without the prefix; details as far as the reason has them. */
+    /** KVM_RUN is about to return. `reason` is KVM_EXIT_* without the prefix; details as far as the reason has them, `rip` on arm64 PC. */
     'kvm.exit': {
       readonly vcpu: number
       readonly reason: string
