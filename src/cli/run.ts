@@ -4,6 +4,7 @@ import { writeFileSync } from 'node:fs'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { formatHistory } from '../history/index.js'
 import { createMachine, type IommuUnit, type Machine } from '../machine.js'
+import { infoSev, querySev } from '../vmm/sev/monitor.js'
 import { VMM_EVENTS } from '../vmm/trace.js'
 import type { GuestEnd } from '../vmm/vmm.js'
 import { debugGuest, guestOf, readImage, runGuest } from './guest.js'
@@ -114,10 +115,19 @@ function runAll(options: RunOptions): number {
 function run(options: RunOptions, iommu: 'vt-d' | 'smmuv3'): number {
   const prepared = prepare(options, iommu)
   try {
-    return prepared.tell(runGuest(prepared.machine, prepared.image))
+    const status = prepared.tell(runGuest(prepared.machine, prepared.image))
+    if (options.monitor) monitorPlain(options.json === true)
+    return status
   } finally {
     prepared.end()
   }
+}
+
+/** What a monitor says of a guest that is not encrypted. */
+function monitorPlain(json: boolean): void {
+  const info = querySev(undefined)
+  const tell = json ? jsonScenario(SVA) : textScenario()
+  tell.facts('info sev', infoSev(info), { 'query-sev': info })
 }
 
 /** One guest that a debugger runs. */

@@ -67,4 +67,12 @@ describe('vfio-emu run --guest sev', () => {
     expect(lines.filter(l => l['topic'] === 'checker').length).toBe(4)
     expect(lines.at(-1)).toMatchObject({ topic: 'summary', verified: true })
   })
+
+  it('C.4 row 13: of a guest that is not encrypted the monitor says so', async () => {
+    const { status, stdout } = await cli('run', '--iommu', 'vt-d', '--monitor', '--json')
+    expect(status).toBe(0)
+    expect(JSON.parse(stdout.trim().split('\n').at(-1)!)).toMatchObject({
+      'query-sev': { enabled: false },
+    })
+  })
 })
