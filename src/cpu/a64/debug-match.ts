@@ -25,8 +25,8 @@ export const noDebugValues = (): DebugValues => ({
 /** DBGBCR_EL1.BT: address, linked address, context, linked context. */
 const TYPE = { ADDRESS: 0, LINKED_ADDRESS: 1, CONTEXT: 2, LINKED_CONTEXT: 3 } as const
 
-/** DBGWCR_EL1.LSC. */
-const LSC = { LOAD: 1, STORE: 2 } as const
+/** DBGWCR_EL1.LSC, and what an access is. */
+export const LSC = { LOAD: 1, STORE: 2 } as const
 
 const enabled = (control: number): boolean => (control & 1) !== 0
 const linkOf = (control: number): number => (control >> 16) & 15
@@ -74,13 +74,6 @@ export function breakpointMatches(v: DebugValues, pc: bigint, el: number): boole
   return false
 }
 
-/** The bytes that watchpoint `n` watches as [first, bytes selected from it]; undefined for reserved masks. */
-function watched(v: DebugValues, n: number): readonly [base: bigint, select: number, mask: number] {
-  const control = v.wcr[n]!
-  const base = v.wvr[n]!
-  return [base, (control >> 5) & 0xff, (control >> 24) & 31]
-}
-
 /**
  * The lowest address that a watchpoint matches in `size` bytes from `address` (without tag), or -1. `what` is LOAD,
  * STORE or both of them, which matches a watchpoint for either.
@@ -104,7 +97,10 @@ export function watchpointMatch(
 }
 
 function firstWatched(v: DebugValues, n: number, address: bigint, size: number): bigint {
-  const [base, select, mask] = watched(v, n)
+  const control = v.wcr[n]!
+  const base = v.wvr[n]!
+  const select = (control >> 5) & 0xff
+  const mask = (control >> 24) & 31
   const end = address + BigInt(size)
   if (mask !== 0) {
     // A range of 2^MASK bytes; 1 and 2 are reserved, and so is a byte selection other than all.
@@ -126,5 +122,3 @@ function firstWatched(v: DebugValues, n: number, address: bigint, size: number):
 /** Whether any breakpoint, or any watchpoint, is enabled at all. */
 export const anyBreakpoint = (v: DebugValues): boolean => v.bcr.some(enabled)
 export const anyWatchpoint = (v: DebugValues): boolean => v.wcr.some(enabled)
-
-export { LSC }

@@ -2,12 +2,11 @@
 // instruction aborts they end in (DDI 0487, D8, B2.6). RAM is reached through the TLB; where any other access goes is in
 // physical.ts. What tables mean is in regime.ts; watchpoints and strict synchronisation wrap this (watch.ts).
 
-import { halves, join, split } from '../../base/addr.js'
+import { join } from '../../base/addr.js'
 import type { AddressSpace } from '../../mem/address-space.js'
 import type { RamRegion } from '../../mem/ram.js'
 import {
   ACCESS_EXECUTE,
-  ACCESS_PROBE,
   ACCESS_READ,
   ACCESS_USER,
   ACCESS_WRITE,
@@ -85,12 +84,6 @@ export class Mmu implements MemoryPort {
   reload(): void {
     this.tlb.flush()
     this.#configure()
-  }
-
-  /** What the tables say about an address with the rights of EL1, without a trace: physical address or -1. For debuggers. */
-  probe(hi: number, lo: number): number {
-    const failed = this.regime.translate(this.regime.untagged(hi), lo, ACCESS_PROBE)
-    return failed === 0 ? this.regime.output : -1
   }
 
   /** The registers that translating an address goes by now, which is SCTLR_EL1 alone while stage 1 is off. */
@@ -380,10 +373,4 @@ function viewOf(ram: RamRegion): DataView {
     views.set(ram, view)
   }
   return view
-}
-
-/** The halves of an address, for callers with a bigint. */
-export function halvesOf(address: bigint): readonly [hi: number, lo: number] {
-  split(address)
-  return [halves[1]!, halves[0]!]
 }
