@@ -1,5 +1,5 @@
 // The Inner Shareable domain of a VM: the processing elements that hear each other's broadcast TLB invalidations and
-// whose stores clear each other's exclusive monitors (DDI 0487, B2.17, D8.16).
+// whose stores clear each other's exclusive monitors (DDI 0487, B2.9, D8.16).
 
 import type { A64State } from './registers.js'
 import type { Tlb } from './tlb.js'
