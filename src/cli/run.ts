@@ -27,6 +27,8 @@ interface RunOptions {
   readonly monitor?: boolean
   readonly gdb?: number
   readonly strictSync?: boolean
+  readonly sev?: string
+  readonly sevStrict?: boolean
 }
 
 /** `--guest` for the guest that is run when none is named. */
@@ -66,6 +68,11 @@ export function runCommand(finish: (status: number) => void): Command {
       '--strict-sync',
       'arm64: a system register counts from the next ISB on; report uses before one',
     )
+    .option(
+      '--sev <OPTIONS>',
+      'sev guest: launch it once, by config=FILE,type=unencrypted (see docs/guides/sev.md)',
+    )
+    .option('--sev-strict', 'absent keys of that file are errors')
     .option('--json', 'print the steps as NDJSON')
     .option(
       '--gdb <PORT>',
@@ -96,9 +103,10 @@ function runBoth(options: RunOptions): number {
   return Math.max(...results)
 }
 
-function runScenario(scenario: Scenario, { json, monitor }: RunOptions): number {
+function runScenario(scenario: Scenario, { json, monitor, sev, sevStrict }: RunOptions): number {
   const tell = json ? jsonScenario(scenario.name) : textScenario()
-  return scenario.run({ tell, monitor: monitor === true }) ? 0 : 1
+  const launch = sev !== undefined && { sev: { options: sev, strict: sevStrict === true } }
+  return scenario.run({ tell, monitor: monitor === true, ...launch }) ? 0 : 1
 }
 
 function runAll(options: RunOptions): number {

@@ -2,16 +2,22 @@
 // [sev-launch] file and as KVM has it today. It shares pages with a device by bounce buffers, and shows what happens
 // to DMA that goes past them; beside what it sees stands what the host sees.
 
+import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { describeConfidentialDma } from '../confidential-dma.js'
 import type { SevEdition } from '../cpu/kvm/uapi/sev-codes.js'
 import { createMachine, type Machine } from '../machine.js'
 import { dmaCopy } from '../pci/devices/dma-copy.js'
+import { parseOption } from '../vmm/sev/config-file.js'
+import { GUEST_TYPE, MachineSev } from '../vmm/sev/init.js'
+import { SevLaunchError } from '../vmm/sev/launch.js'
 import { type LaunchConfig, parseLaunchConfig } from '../vmm/sev/launch-config.js'
 import { SevVmm } from '../vmm/sev/machine.js'
 import { infoSev } from '../vmm/sev/monitor.js'
+import { SevConfigError } from '../vmm/sev/options.js'
 import { readImage } from './guest.js'
 import { nodeCrypto } from './node-crypto.js'
+import { UsageError } from './output.js'
 import type { Scenario, ScenarioOptions } from './scenarios.js'
 
 const IMAGE = fileURLToPath(new URL('../../guests/built/sev-x86_64.elf', import.meta.url))
@@ -52,9 +58,10 @@ export const sevScenario: Scenario = {
   title: 'an encrypted guest, its bounce buffers, and DMA that goes past them',
   run(options) {
     const image = readImage(IMAGE)
-    const ends = LAUNCHES.map(launch => runLaunch(launch, image, options))
+    const launches = options.sev ? [launchOf(options.sev)] : LAUNCHES
+    const ends = launches.map(launch => runLaunch(launch, image, options))
     const good = ends.every(end => end)
-    const rows = LAUNCHES.map(({ edition }, i) => [
+    const rows = launches.map(({ edition }, i) => [
       `guest launched by the ${edition} interface`,
       ends[i] ? 'exited 0, nothing leaked' : 'failed',
     ])
@@ -62,6 +69,37 @@ export const sevScenario: Scenario = {
     options.tell.end(rows, verdict, good)
     return good
   },
+}
+
+/** The launch that the user's options ask for. UsageError when they ask for none, or for one that cannot be. */
+function launchOf({ options, strict }: NonNullable<ScenarioOptions['sev']>): Launch {
+  let file = ''
+  const sev = new MachineSev()
+  const messages: string[] = []
+  try {
+    const failed = sev.init(parseOption(`sev,${options}`), {
+      kvm: true,
+      readFile(path) {
+        try {
+          file = readFileSync(path, 'utf8')
+          return file
+        } catch {
+          return undefined
+        }
+      },
+      message: text => messages.push(text),
+      variant: strict ? 'strict' : 'compatible',
+    })
+    if (failed) throw new UsageError(messages[0] ?? '--sev needs config=FILE and type=unencrypted')
+  } catch (error) {
+    if (error instanceof SevConfigError) throw new UsageError(error.message)
+    throw error
+  }
+  if (sev.state!.type === GUEST_TYPE.PRE_ENCRYPTED)
+    throw new UsageError(
+      '--sev: type=encrypted is for images that arrive encrypted, and this one does not',
+    )
+  return { edition: '2016', heading: `launched by KVM_SEV_ISSUE_CMD (2016), ${options}`, file }
 }
 
 function runLaunch(launch: Launch, image: Uint8Array, { tell, monitor }: ScenarioOptions): boolean {
@@ -80,7 +118,7 @@ function runLaunch(launch: Launch, image: Uint8Array, { tell, monitor }: Scenari
     const group = machine.groupOf(AT)
     const { edition } = launch
     const common = { sys, trace, ramBytes: RAM, image, group, device: AT }
-    const vmm = new SevVmm({ ...common, edition, config })
+    const vmm = launched(() => new SevVmm({ ...common, edition, config }))
     try {
       const end = vmm.run()
       good = end.kind === 'exit' && end.code === 0
@@ -98,6 +136,16 @@ function runLaunch(launch: Launch, image: Uint8Array, { tell, monitor }: Scenari
     machine.settle()
   }
   return good && Object.values(machine.holdings()).every(n => n === 0)
+}
+
+/** What `build` builds. UsageError when the firmware refuses the user's parameters. */
+function launched(build: () => SevVmm): SevVmm {
+  try {
+    return build()
+  } catch (error) {
+    if (error instanceof SevLaunchError) throw new UsageError(`the launch failed: ${error.message}`)
+    throw error
+  }
 }
 
 /** Tells what happens on a machine; returns what ends it. */

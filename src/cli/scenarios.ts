@@ -34,6 +34,8 @@ export interface ScenarioOptions {
   readonly tell: ScenarioTeller
   /** `--monitor`: show the monitor's view too, where the scenario has one. */
   readonly monitor: boolean
+  /** `--sev`: options of the `sev` group, and whether its file is read strictly. */
+  readonly sev?: { readonly options: string; readonly strict: boolean }
 }
 
 /** A guest with a story of its own. */

@@ -1,4 +1,7 @@
 // `vfio-emu run --guest sev`: an encrypted guest that gcc built, launched by both interfaces, and how it reads.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
 import { main } from '../../src/cli/program.js'
 
@@ -74,5 +77,58 @@ describe('vfio-emu run --guest sev', () => {
     expect(JSON.parse(stdout.trim().split('\n').at(-1)!)).toMatchObject({
       'query-sev': { enabled: false },
     })
+  })
+
+  const example = `[sev-launch]
+flags = "00000000"
+policy = "0x5"
+nonce = "0123456789abcdef"
+vcpu_count = "1"
+vcpu_length = "30"
+vcpu_mask = "00ab"
+`
+  const withFile = async (text: string, options = 'type=unencrypted', ...more: string[]) => {
+    const folder = mkdtempSync(join(tmpdir(), 'vfio-emu-sev-'))
+    const errors: string[] = []
+    const spy = vi
+      .spyOn(process.stderr, 'write')
+      .mockImplementation(t => errors.push(String(t)) > 0)
+    try {
+      const path = join(folder, 'sev.conf')
+      writeFileSync(path, text)
+      const { status, stdout } = await cli(
+        'run',
+        '--guest',
+        'sev',
+        '--sev',
+        `config=${path},${options}`,
+        ...more,
+      )
+      return { status, stdout, error: errors.join('').replaceAll(path, 'sev.conf') }
+    } finally {
+      spy.mockRestore()
+      rmSync(folder, { recursive: true })
+    }
+  }
+
+  it('C-1 C-2 launches by a file of the user', async () => {
+    const { status, stdout } = await withFile(example)
+    expect(status).toBe(0)
+    expect(stdout).toContain('LAUNCH_START: guest 1, policy 0x5')
+    expect(stdout).not.toContain('KVM_MEMORY_ENCRYPT_OP')
+  })
+
+  // biome-ignore format: table
+  it.each([
+    ['C-2 no type',              example,                    'format=raw',       [],               '--sev needs config=FILE and type=unencrypted'],
+    ['C-2 an unknown type',      example,                    'type=sealed',      [],               "SEV: unsupported type 'sealed'"],
+    ['C-2 an encrypted image',   example,                    'type=encrypted',   [],               'images that arrive encrypted'],
+    ['C-11 a file that is none', 'policy',                   'type=unencrypted', [],               'sev.conf:1: could not parse'],
+    ['C-7 an absent key',        example,                    'type=unencrypted', ['--sev-strict'], 'sev-launch.dh_pub_qx: is required'],
+    ['C-16 a policy beyond it',  example.replace('0x5', '0x20005'), 'type=unencrypted', [],        'POLICY_FAILURE'],
+  ])('%s is said in a line', async (_, text, options, more, message) => {
+    const { status, error } = await withFile(text, options, ...more)
+    expect(status).toBe(2)
+    expect(error).toContain(message)
   })
 })
