@@ -28,6 +28,7 @@ interface RunOptions {
   readonly gdb?: number
   readonly strictSync?: boolean
   readonly sev?: string
+  readonly sevObject: readonly string[]
   readonly sevStrict?: boolean
 }
 
@@ -72,6 +73,12 @@ export function runCommand(finish: (status: number) => void): Command {
       '--sev <OPTIONS>',
       'sev guest: launch it once, by config=FILE,type=unencrypted (see docs/guides/sev.md)',
     )
+    .option(
+      '--sev-object <OPTION>',
+      'the same by objects: security-policy,memory-encryption=ID and what it names; may be repeated',
+      (object: string, before: readonly string[]) => [...before, object],
+      [] as readonly string[],
+    )
     .option('--sev-strict', 'absent keys of that file are errors')
     .option('--json', 'print the steps as NDJSON')
     .option(
@@ -103,9 +110,11 @@ function runBoth(options: RunOptions): number {
   return Math.max(...results)
 }
 
-function runScenario(scenario: Scenario, { json, monitor, sev, sevStrict }: RunOptions): number {
+function runScenario(scenario: Scenario, options: RunOptions): number {
+  const { json, monitor, sev, sevObject: objects, sevStrict } = options
   const tell = json ? jsonScenario(scenario.name) : textScenario()
-  const launch = sev !== undefined && { sev: { options: sev, strict: sevStrict === true } }
+  const asked = sev !== undefined || objects.length > 0
+  const launch = asked && { sev: { options: sev, objects, strict: sevStrict === true } }
   return scenario.run({ tell, monitor: monitor === true, ...launch }) ? 0 : 1
 }
 

@@ -14,6 +14,7 @@ import { SevLaunchError } from '../vmm/sev/launch.js'
 import { type LaunchConfig, parseLaunchConfig } from '../vmm/sev/launch-config.js'
 import { SevVmm } from '../vmm/sev/machine.js'
 import { infoSev } from '../vmm/sev/monitor.js'
+import { objectsOf, resolveGuest } from '../vmm/sev/objects.js'
 import { SevConfigError } from '../vmm/sev/options.js'
 import { readImage } from './guest.js'
 import { nodeCrypto } from './node-crypto.js'
@@ -24,8 +25,10 @@ const IMAGE = fileURLToPath(new URL('../../guests/built/sev-x86_64.elf', import.
 const AT = '0000:01:00.0'
 const RAM = 16 * 2 ** 20
 
-/** The proposal's own example, but for policies that say whether the host may debug: bit 0, which changed its sense. */
-const launchFile = (policy: string) => `[sev-launch]
+/** The proposal's own example, read from a file, but for policies that say whether the host may debug: bit 0, which changed its sense. */
+const launchFile = (policy: string): LaunchConfig =>
+  parseLaunchConfig(
+    `[sev-launch]
 flags = "00000000"
 policy = "${policy}"
 dh_pub_qx = "0123456789abcdef0123456789abcdef"
@@ -34,18 +37,20 @@ nonce = "0123456789abcdef"
 vcpu_count = "1"
 vcpu_length = "30"
 vcpu_mask = "00ab"
-`
+`,
+    'sev.conf',
+  )
 
 interface Launch {
   readonly edition: SevEdition
   readonly heading: string
-  readonly file: string
+  readonly config: LaunchConfig
 }
 
 // biome-ignore format: table
 const LAUNCHES: readonly Launch[] = [
-  { edition: '2016',    heading: 'launched by KVM_SEV_ISSUE_CMD (2016), policy: debugging allowed', file: launchFile('0x05') },
-  { edition: 'current', heading: 'launched by KVM_MEMORY_ENCRYPT_OP, policy: debugging forbidden',  file: launchFile('0x01') },
+  { edition: '2016',    heading: 'launched by KVM_SEV_ISSUE_CMD (2016), policy: debugging allowed', config: launchFile('0x05') },
+  { edition: 'current', heading: 'launched by KVM_MEMORY_ENCRYPT_OP, policy: debugging forbidden',  config: launchFile('0x01') },
 ]
 
 const LEGEND = [
@@ -72,34 +77,50 @@ export const sevScenario: Scenario = {
 }
 
 /** The launch that the user's options ask for. UsageError when they ask for none, or for one that cannot be. */
-function launchOf({ options, strict }: NonNullable<ScenarioOptions['sev']>): Launch {
-  let file = ''
-  const sev = new MachineSev()
-  const messages: string[] = []
+function launchOf({ options, objects, strict }: NonNullable<ScenarioOptions['sev']>): Launch {
   try {
-    const failed = sev.init(parseOption(`sev,${options}`), {
-      kvm: true,
-      readFile(path) {
-        try {
-          file = readFileSync(path, 'utf8')
-          return file
-        } catch {
-          return undefined
-        }
-      },
-      message: text => messages.push(text),
-      variant: strict ? 'strict' : 'compatible',
-    })
-    if (failed) throw new UsageError(messages[0] ?? '--sev needs config=FILE and type=unencrypted')
+    const asked = options === undefined ? byObjects(objects) : byFile(options, strict)
+    if (asked.received)
+      throw new UsageError('this image does not arrive encrypted: launch it (type=unencrypted)')
+    const what = options ?? 'objects'
+    const heading = `launched by KVM_SEV_ISSUE_CMD (2016), ${what}`
+    return { edition: '2016', heading, config: asked.config }
   } catch (error) {
     if (error instanceof SevConfigError) throw new UsageError(error.message)
     throw error
   }
-  if (sev.state!.type === GUEST_TYPE.PRE_ENCRYPTED)
-    throw new UsageError(
-      '--sev: type=encrypted is for images that arrive encrypted, and this one does not',
-    )
-  return { edition: '2016', heading: `launched by KVM_SEV_ISSUE_CMD (2016), ${options}`, file }
+}
+
+interface Asked {
+  readonly config: LaunchConfig
+  readonly received: boolean
+}
+
+function byObjects(objects: readonly string[]): Asked {
+  const guest = resolveGuest(objectsOf(objects))
+  if (guest === undefined)
+    throw new UsageError('--sev-object: no security-policy names a memory-encryption')
+  return { config: guest.config, received: guest.kind === 'receive' }
+}
+
+function byFile(options: string, strict: boolean): Asked {
+  const sev = new MachineSev()
+  const messages: string[] = []
+  const failed = sev.init(parseOption(`sev,${options}`), {
+    kvm: true,
+    readFile(path) {
+      try {
+        return readFileSync(path, 'utf8')
+      } catch {
+        return undefined
+      }
+    },
+    message: text => messages.push(text),
+    variant: strict ? 'strict' : 'compatible',
+  })
+  if (failed) throw new UsageError(messages[0] ?? '--sev needs config=FILE and type=unencrypted')
+  const { launch: config, type } = sev.state!
+  return { config, received: type === GUEST_TYPE.PRE_ENCRYPTED }
 }
 
 function runLaunch(launch: Launch, image: Uint8Array, { tell, monitor }: ScenarioOptions): boolean {
@@ -108,7 +129,6 @@ function runLaunch(launch: Launch, image: Uint8Array, { tell, monitor }: Scenari
     devices: [{ at: AT, model: dmaCopy }],
     detectConfidentialDma: true,
   })
-  const config: LaunchConfig = parseLaunchConfig(launch.file, 'sev.conf')
   tell.section(launch.heading, LEGEND)
   const stop = narrate(machine, tell)
   const sys = machine.spawn({ capabilities: ['CAP_IPC_LOCK'] })
@@ -116,7 +136,7 @@ function runLaunch(launch: Launch, image: Uint8Array, { tell, monitor }: Scenari
   try {
     const { trace } = machine
     const group = machine.groupOf(AT)
-    const { edition } = launch
+    const { edition, config } = launch
     const common = { sys, trace, ramBytes: RAM, image, group, device: AT }
     const vmm = launched(() => new SevVmm({ ...common, edition, config }))
     try {

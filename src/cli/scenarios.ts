@@ -34,8 +34,12 @@ export interface ScenarioOptions {
   readonly tell: ScenarioTeller
   /** `--monitor`: show the monitor's view too, where the scenario has one. */
   readonly monitor: boolean
-  /** `--sev`: options of the `sev` group, and whether its file is read strictly. */
-  readonly sev?: { readonly options: string; readonly strict: boolean }
+  /** `--sev` or `--sev-object`: options of the `sev` group, or objects, and whether a file is read strictly. */
+  readonly sev?: {
+    readonly options?: string | undefined
+    readonly objects: readonly string[]
+    readonly strict: boolean
+  }
 }
 
 /** A guest with a story of its own. */

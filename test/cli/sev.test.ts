@@ -122,7 +122,7 @@ vcpu_mask = "00ab"
   it.each([
     ['C-2 no type',              example,                    'format=raw',       [],               '--sev needs config=FILE and type=unencrypted'],
     ['C-2 an unknown type',      example,                    'type=sealed',      [],               "SEV: unsupported type 'sealed'"],
-    ['C-2 an encrypted image',   example,                    'type=encrypted',   [],               'images that arrive encrypted'],
+    ['C-2 an encrypted image',   example,                    'type=encrypted',   [],               'does not arrive encrypted'],
     ['C-11 a file that is none', 'policy',                   'type=unencrypted', [],               'sev.conf:1: could not parse'],
     ['C-7 an absent key',        example,                    'type=unencrypted', ['--sev-strict'], 'sev-launch.dh_pub_qx: is required'],
     ['C-16 a policy beyond it',  example.replace('0x5', '0x20005'), 'type=unencrypted', [],        'POLICY_FAILURE'],
@@ -130,5 +130,22 @@ vcpu_mask = "00ab"
     const { status, error } = await withFile(text, options, ...more)
     expect(status).toBe(2)
     expect(error).toContain(message)
+  })
+
+  it('C-12 launches by objects', async () => {
+    const objects = [
+      'security-policy,memory-encryption=g',
+      'sev-guest-info,id=g,launch=l',
+      'sev-launch-info,id=l,policy=p',
+      'sev-policy-info,id=p,debug=on',
+    ]
+    const { status, stdout } = await cli(
+      'run',
+      '--guest',
+      'sev',
+      ...objects.flatMap(o => ['--sev-object', o]),
+    )
+    expect(status).toBe(0)
+    expect(stdout).toContain('LAUNCH_START: guest 1, policy 0x5')
   })
 })

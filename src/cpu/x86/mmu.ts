@@ -22,7 +22,7 @@ import {
   Walk,
 } from '../../paging/walk.js'
 import { createWalker, type Walker } from '../../paging/walker.js'
-import type { Encryption } from '../sev/encryption.js'
+import { type Encryption, isPrivateAccess } from '../sev/encryption.js'
 import { CIPHERED, PlainPage } from '../sev/private-memory.js'
 import { allowed, errorCode, NEEDS } from './permissions.js'
 import { type MemorySurroundings, PhysicalAccess } from './physical.js'
@@ -394,7 +394,8 @@ export class Mmu implements MemoryPort {
     const { permissions, dirty } = w
     const { memory, leafBit } = this.#encryption!
     const own = this.#memory.ramAt(page)
-    const isPrivate = own !== undefined && (memory.lastEntryHigh & leafBit) !== 0
+    const leaf = (memory.lastEntryHigh & leafBit) !== 0
+    const isPrivate = own !== undefined && isPrivateAccess('data', true, leaf)
     const plain = isPrivate ? memory.page(page) : undefined
     if (own !== undefined && !isPrivate) memory.share(page, write)
     const i = this.tlb.take(hi, lo, w.pageBits, (permissions & PERM_GLOBAL) !== 0 && this.#pge)

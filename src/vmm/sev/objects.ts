@@ -120,9 +120,9 @@ function configOf(info: OptionSet, policy: number): LaunchConfig {
     dhPubQx: padded(qx, BYTE_KEYS.dh_pub_qx),
     dhPubQy: padded(qy, BYTE_KEYS.dh_pub_qy),
     nonce: padded(nonce, BYTE_KEYS.nonce),
-    // Objects leave the vCPUs out: none is measured.
-    vcpuCount: ABSENT,
-    vcpuLength: ABSENT,
+    // Objects say nothing of vCPUs: of the one there is, nothing is measured.
+    vcpuCount: 1,
+    vcpuLength: 0,
     vcpuMask: new Uint8Array(0),
     given: { nonce: nonce.length, dh_pub_qx: qx.length, dh_pub_qy: qy.length },
   }
