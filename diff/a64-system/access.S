@@ -1,5 +1,6 @@
 // One access at a time, from EL1 or EL0, and every exception on the way back (translation.c).
 
+	.file	"access.S"
 	.text
 	.globl	_start
 _start:

@@ -1,4 +1,4 @@
-// A bare-metal program (translation.c, debug.c) on the A64 core: RAM where QEMU's virt machine has it, a UART that only
+// A bare-metal program (translation.c, debug.c, registers.c) on the A64 core: RAM where QEMU's virt machine has it, a UART that only
 // writes, and HVC ends it.
 
 import { A64Core } from '../../src/cpu/a64/core.js'

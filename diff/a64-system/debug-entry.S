@@ -1,5 +1,6 @@
-// The way into a case and out of it (debug.c).
+// The way into a case and out of it (debug.c, registers.c).
 
+	.file	"debug-entry.S"
 	.text
 	.globl	_start
 _start:

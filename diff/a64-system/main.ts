@@ -1,6 +1,6 @@
 // The A64 core's system side against qemu-system-aarch64: the same program on both, line by line. `translation` draws
-// translation regimes and accesses, `debug` debug registers and instructions under them.
-//   npm run diff:a64-system -- [--program translation|debug] [--cases N] [--seed N] [--granules 4,64] [--cpu NAME] [--golden]
+// translation regimes and accesses, `debug` debug registers and instructions under them; `registers` tries every encoding.
+//   npm run diff:a64-system -- [--program NAME] [--cases N] [--seed N] [--granules 4,64] [--cpu NAME] [--golden]
 // Needs qemu-system-aarch64 (QEMU_SYSTEM_AARCH64 names another command, which sees the same files) and the cross
 // compiler. --golden writes what the test replays: programs and answers in test/golden/a64.
 
@@ -15,7 +15,8 @@ const root = existsSync(join(import.meta.dirname, 'build.sh'))
   ? resolve(import.meta.dirname, '../..')
   : resolve(import.meta.dirname, '../../../..')
 
-type Program = 'translation' | 'debug'
+const PROGRAMS = ['translation', 'debug', 'registers'] as const
+type Program = (typeof PROGRAMS)[number]
 
 /** What the test replays: on the processor of QEMU's that has what is needed. */
 const GOLDEN: readonly {
@@ -41,6 +42,12 @@ const GOLDEN: readonly {
     file: 'debug-cortex-a57',
     cpu: 'cortex-a57',
     run: { seed: 3, cases: 80, granules: [4] },
+  },
+  {
+    program: 'registers',
+    file: 'registers-cortex-a57',
+    cpu: 'cortex-a57',
+    run: { seed: 1, cases: 1, granules: [4] },
   },
 ]
 
@@ -104,7 +111,10 @@ try {
   }
   const granules = values.granules.split(',').map(Number) as (4 | 16 | 64)[]
   const run = { seed: Number(values.seed), cases: Number(values.cases), granules }
-  const wanted = patched(built(values.program === 'debug' ? 'debug' : 'translation'), run)
+  const wanted = patched(
+    built(PROGRAMS.find(name => name === values.program) ?? 'translation'),
+    run,
+  )
   const found = differences(underQemu(wanted, values.cpu), printed(wanted))
   for (const line of found.slice(0, 40)) console.log(line)
   console.log(`${run.cases} cases, seed ${run.seed}, ${values.cpu}: ${found.length} lines differ`)

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { patched, printed, type Run } from '../../../diff/a64-system/board.js'
-import { often } from '../../support/long.js'
+import { isLong, often } from '../../support/long.js'
 
 const golden = resolve(import.meta.dirname, '../../golden/a64')
 
@@ -28,4 +28,17 @@ describe('against qemu-system-aarch64', () => {
     expect(ours.slice(-2)).toEqual(['end', ''])
     expect(ours.slice(0, -2)).toEqual(lines.slice(0, ours.length - 2))
   })
+
+  it.runIf(isLong)(
+    'every encoding of a system register is there, UNDEFINED or trapped as it is there',
+    () => {
+      const image = new Uint8Array(readFileSync(resolve(golden, 'registers.elf')))
+      const [, ...lines] = readFileSync(resolve(golden, 'registers-cortex-a57.txt'), 'utf8').split(
+        '\n',
+      )
+      const ours = printed(patched(image, { seed: 1, cases: 1, granules: [4] }))
+      expect(ours.split('\n')).toEqual(lines)
+      expect(lines.length).toBeGreaterThan(100)
+    },
+  )
 })
