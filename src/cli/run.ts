@@ -75,7 +75,7 @@ export function runCommand(finish: (status: number) => void): Command {
     )
     .option(
       '--sev-object <OPTION>',
-      'the same by objects: security-policy,memory-encryption=ID and what it names; may be repeated',
+      'the same by objects: security-policy,memory-encryption=ID and what it names, or @FILE; may be repeated',
       (object: string, before: readonly string[]) => [...before, object],
       [] as readonly string[],
     )

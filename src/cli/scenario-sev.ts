@@ -14,8 +14,8 @@ import { SevLaunchError } from '../vmm/sev/launch.js'
 import { type LaunchConfig, parseLaunchConfig } from '../vmm/sev/launch-config.js'
 import { SevVmm } from '../vmm/sev/machine.js'
 import { infoSev } from '../vmm/sev/monitor.js'
-import { objectsOf, resolveGuest } from '../vmm/sev/objects.js'
-import { SevConfigError } from '../vmm/sev/options.js'
+import { objectsOf, objectsOfFile, resolveGuest } from '../vmm/sev/objects.js'
+import { type OptionSet, SevConfigError } from '../vmm/sev/options.js'
 import { readImage } from './guest.js'
 import { nodeCrypto } from './node-crypto.js'
 import { UsageError } from './output.js'
@@ -96,8 +96,26 @@ interface Asked {
   readonly received: boolean
 }
 
+/** One object, or with `@FILE` those of a file's `[object "id"]` groups. */
+function readObjects(object: string): readonly OptionSet[] {
+  if (!object.startsWith('@')) return objectsOf([object])
+  const path = object.slice(1)
+  const text = textOf(path)
+  if (text === undefined) throw new UsageError(`--sev-object: ${path} cannot be opened`)
+  return objectsOfFile(text, path)
+}
+
+/** A file's text; undefined when it cannot be opened. */
+function textOf(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    return undefined
+  }
+}
+
 function byObjects(objects: readonly string[]): Asked {
-  const guest = resolveGuest(objectsOf(objects))
+  const guest = resolveGuest(objects.flatMap(readObjects))
   if (guest === undefined)
     throw new UsageError('--sev-object: no security-policy names a memory-encryption')
   return { config: guest.config, received: guest.kind === 'receive' }
@@ -108,13 +126,7 @@ function byFile(options: string, strict: boolean): Asked {
   const messages: string[] = []
   const failed = sev.init(parseOption(`sev,${options}`), {
     kvm: true,
-    readFile(path) {
-      try {
-        return readFileSync(path, 'utf8')
-      } catch {
-        return undefined
-      }
-    },
+    readFile: textOf,
     message: text => messages.push(text),
     variant: strict ? 'strict' : 'compatible',
   })

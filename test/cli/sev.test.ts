@@ -148,4 +148,26 @@ vcpu_mask = "00ab"
     expect(status).toBe(0)
     expect(stdout).toContain('LAUNCH_START: guest 1, policy 0x5')
   })
+
+  it('C-12 reads objects from a file, and says which file is not there', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'vfio-emu-sev-'))
+    const errors = vi.spyOn(process.stderr, 'write').mockImplementation(() => true)
+    try {
+      const path = join(folder, 'vm.conf')
+      const groups = [
+        '[object "g"]\nqom-type = "sev-guest-info"\nlaunch = "l"',
+        '[object "l"]\nqom-type = "sev-launch-info"\npolicy = "0x4"',
+        '[object]\nqom-type = "security-policy"\nmemory-encryption = "g"',
+      ]
+      writeFileSync(path, groups.join('\n'))
+      const { status, stdout } = await cli('run', '--guest', 'sev', '--sev-object', `@${path}`)
+      expect(status).toBe(0)
+      expect(stdout).toContain('LAUNCH_START: guest 1, policy 0x4')
+      expect((await cli('run', '--guest', 'sev', '--sev-object', `@${path}x`)).status).toBe(2)
+      expect(errors.mock.calls.at(-1)![0]).toContain('vm.confx cannot be opened')
+    } finally {
+      errors.mockRestore()
+      rmSync(folder, { recursive: true })
+    }
+  })
 })

@@ -110,16 +110,6 @@ export class SevFirmware extends GuestStore {
     return S.SUCCESS
   }
 
-  /** SHUTDOWN: every guest's keys are gone. */
-  shutdown(): SevStatus {
-    for (const handle of [...this.guests.keys()]) {
-      this.deactivate(handle)
-      this.decommission(handle)
-    }
-    this.#initialised = false
-    return S.SUCCESS
-  }
-
   /** PLATFORM_STATUS. */
   status() {
     const state = !this.#initialised
