@@ -7,6 +7,8 @@ import type { TraceEvents } from '../../../src/base/trace.js'
 import { nodeCrypto } from '../../../src/cli/node-crypto.js'
 import type { SevEdition } from '../../../src/cpu/kvm/uapi/sev-codes.js'
 import { KVM_CREATE_VM } from '../../../src/cpu/kvm/uapi.js'
+import { fromHex } from '../../../src/cpu/sev/guest-context.js'
+import { packetMac } from '../../../src/cpu/sev/measurement.js'
 import { createMachine } from '../../../src/machine.js'
 import { dmaCopy } from '../../../src/pci/devices/dma-copy.js'
 import { BIOS } from '../../../src/vmm/sev/boot.js'
@@ -278,5 +280,39 @@ describe('what the pieces refuse', () => {
     const into = new Uint8Array(1)
     ram.read(0, into, { debug: true })
     expect([into[0], ram.bytes[0]]).toEqual([7, 7])
+  })
+
+  it('C-19 a secret between measurement and finish: a good packet arrives, a bad one is refused with its code', () => {
+    const { machine, sys } = host()
+    const vm = sys.ioctl(sys.open('/dev/kvm'), KVM_CREATE_VM, 2)
+    const launch = new SevLaunch(sys, vm, 'current', configOf(0))
+    launch.init()
+    launch.start()
+    const memory = sys.mmap(4096)
+    launch.update(memory.vaddr, 4096)
+    launch.measure()
+    const { tek, tik, measure } = machine.sev!.firmware.save().guests[0]!
+    const plain = new TextEncoder().encode('thirty-two bytes, for the guest!')
+    const iv = new Uint8Array(16).fill(8)
+    const data = nodeCrypto.aes128ctr(fromHex(tek), iv, plain)
+    const packet = {
+      purpose: 1,
+      flags: 0,
+      iv,
+      guestLength: 32,
+      data,
+      measure: fromHex(measure!),
+    } as const
+    const header = new Uint8Array(52)
+    header.set(iv, 4)
+    header.set(packetMac(nodeCrypto, fromHex(tik), packet), 20)
+    launch.secret({ header, data }, memory.vaddr + 64n)
+    const into = new Uint8Array(32)
+    expect(launch.debugRead(memory.vaddr + 64n, into)).toBe(true)
+    expect(into).toEqual(plain)
+    header[20]! ^= 1
+    expect(() => launch.secret({ header, data }, memory.vaddr)).toThrow(/BAD_MEASUREMENT/)
+    expect(launch.finish()).toEqual(launch.measurement)
+    expect(() => launch.secret({ header, data }, memory.vaddr)).toThrow(SevLaunchError)
   })
 })
