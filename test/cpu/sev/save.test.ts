@@ -1,12 +1,14 @@
 // SEV state saved and restored (F-6): the firmware's as plain data at each state of a guest, and a whole machine's.
 import { describe, expect, it } from 'vitest'
 import { nodeCrypto } from '../../../src/cli/node-crypto.js'
+import * as old from '../../../src/cpu/kvm/uapi/sev-2016.js'
 import * as uapi from '../../../src/cpu/kvm/uapi.js'
+import type { X86Vm } from '../../../src/cpu/kvm/x86/vm.js'
 import { type SavedPlatform, SevFirmware } from '../../../src/cpu/sev/firmware.js'
 import { createMachine } from '../../../src/machine.js'
 import { AddressSpace } from '../../../src/mem/address-space.js'
 import type { Sys } from '../../../src/sys/sys.js'
-import { command } from './guest.js'
+import { command, SevGuest } from './guest.js'
 
 const seed = new TextEncoder().encode('a seed')
 
@@ -104,6 +106,21 @@ describe('F-6 a machine', () => {
     again.restore(saved)
     expect(again.sev!.firmware.save()).toEqual(machine.sev!.firmware.save())
     expect(again.digest()).toBe(machine.digest())
+  })
+
+  it('tells of a guest what RAM does not', () => {
+    const g = new SevGuest({}, { type: 0 })
+    const vm = [...g.host.kvm.vms][0] as X86Vm
+    const told = () => new TextDecoder().decode(vm.digest())
+    const before = told()
+    g.command2016(old.SEV_2016.GUEST_STATUS, old.kvm_sev_guest_status_2016())
+    expect(told()).toBe(before)
+    g.must(g.command2016(old.SEV_2016.LAUNCH_START, old.kvm_sev_launch_start_2016({ policy: 5 })))
+    const launching = told()
+    expect(launching).not.toBe(before)
+    const finish = old.kvm_sev_launch_finish_2016({ vcpu_count: 1, vcpu_length: 8 })
+    g.must(g.command2016(old.SEV_2016.LAUNCH_FINISH, finish))
+    expect(told()).not.toBe(launching)
   })
 
   it('with other SEV is another machine', () => {

@@ -78,6 +78,14 @@ export class SevVm {
     return this.#encryption
   }
 
+  /** All of it as plain data, the firmware's side of the guest included. */
+  get state(): object {
+    const { edition, active, es, snp, asid, handle, fd, lockedPages, firmware } = this
+    const guest = firmware.save().guests.find(g => g.handle === handle)
+    const regions = this.regions.map(({ address, size }) => [Number(address), Number(size)])
+    return { edition, active, es, snp, asid, handle, fd, lockedPages, regions, guest }
+  }
+
   /** What SEV_STATUS tells a vCPU: whether its memory is under a key. */
   get status(): bigint {
     return this.#encryption === undefined ? 0n : 1n

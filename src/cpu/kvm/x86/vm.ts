@@ -74,11 +74,11 @@ export class X86Vm extends Vm<X86Vcpu> {
     return hypercall < 64n && ((this.#hypercallExits >> hypercall) & 1n) === 1n
   }
 
-  /** Slots, and which pages are private. */
+  /** Slots, which pages are private, and the state of an encrypted guest. */
   digest(): Uint8Array {
     const slots = [...this.slots].map(s => [s.id, s.first, s.pages, s.user, s.flags, s.memfd?.page])
     const ranges = [...(this.privateMemory?.attributes.privateRanges() ?? [])]
-    return new TextEncoder().encode(JSON.stringify({ slots, ranges }))
+    return new TextEncoder().encode(JSON.stringify({ slots, ranges, sev: this.sev?.state }))
   }
 
   override extension(n: number): number {
