@@ -14,7 +14,16 @@ const PCI_COMMAND = 0x04
 const PCI_CAPABILITIES = 0x34
 export const PCI_BAR0 = 0x10
 const PCI_INTERRUPT_LINE = 0x3c
+const CAP_EXPRESS = 0x10
 const CAP_MSIX = 0x11
+/** Device/port types (PCIe 7.5.3.2): an endpoint, and one that is integrated into the root complex. */
+const ENDPOINT = 0
+const INTEGRATED_ENDPOINT = 9
+/** Link registers of the PCI Express capability, which an integrated endpoint does not have: offset and bytes. */
+const LINK_REGISTERS = [
+  [0x0c, 8],
+  [0x2c, 8],
+] as const
 const EXT_ATS = 0x0f
 const EXT_PRI = 0x13
 const EXT_PASID = 0x1b
@@ -64,6 +73,7 @@ export class GuestConfigSpace {
     this.#shadow.set(read)
     this.#view = new DataView(this.#shadow.buffer)
     this.msix = this.#find(CAP_MSIX)
+    this.#integrate(this.#find(CAP_EXPRESS))
     if (pasidBits > 0 && !this.#findExtended(EXT_PASID)) this.#addPasid(pasidBits)
     this.#fields.push({ offset: PCI_INTERRUPT_LINE, size: 1, writable: 0xff })
     if (this.msix) this.#fields.push({ offset: this.msix + 2, size: 2, writable: 0xc000 })
@@ -173,6 +183,17 @@ export class GuestConfigSpace {
     const mask = upper ? 0xffff_ffff : size ? ~(Math.max(size, 16) - 1) >>> 0 : 0
     const m = (mask >>> (8 * (at & 3))) & 0xff
     this.#shadow[at] = (this.#shadow[at]! & ~m) | (byte & m)
+  }
+
+  /** On the guest's root bus there is no link above the function: it is an integrated endpoint. */
+  #integrate(express: number): void {
+    if (express === 0 || this.#shadow[express + 2]! >> 4 !== ENDPOINT) return
+    this.#shadow[express + 2] = (this.#shadow[express + 2]! & 15) | (INTEGRATED_ENDPOINT << 4)
+    this.#fields.push({ offset: express + 2, size: 2, writable: 0 })
+    for (const [at, bytes] of LINK_REGISTERS) {
+      this.#shadow.fill(0, express + at, express + at + bytes)
+      this.#fields.push({ offset: express + at, size: bytes, writable: 0 })
+    }
   }
 
   /** Appends a PASID capability to the list of extended ones (PCIe 7.8.9): in the last bytes of the space. */

@@ -54,6 +54,17 @@ function view(model: DeviceModel, pasidBits: number, profile: 'N13' | 'V7R' = 'N
   return { space, ids }
 }
 
+it('a function on the guest’s root bus is an integrated endpoint, without a link', () => {
+  const { space } = view(dmaCopy, 0)
+  let express = Number(space.read(0x34, 1))
+  while (space.read(express, 1) !== 0x10n) express = Number(space.read(express + 1, 1))
+  space.write(express + 2, 2, 0n)
+  space.write(express + 0x10, 2, 0xffffn)
+  expect(space.read(express + 2, 2) >> 4n).toBe(9n)
+  const link = [0x0c, 0x10, 0x2c, 0x30].map(at => space.read(express + at, 4))
+  expect(link).toEqual([0n, 0n, 0n, 0n])
+})
+
 describe('the list of extended capabilities', () => {
   it.each<[string, DeviceModel, 'N13' | 'V7R', number, number]>([
     ['VFIO hides: the monitor adds one', dmaCopy, 'N13', 16, 1],
