@@ -2,15 +2,18 @@
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { runBoard } from './kvm-unit-tests/board.js'
+import { runBehindSmmu, SMMU_BOOTARGS } from './linux-smmu.js'
 
 const HELP = `npm run boot:linux -- IMAGE [OPTIONS]
   IMAGE           arch/arm64/boot/Image, with an initramfs in it that ends by switching the power off
   --cpus N        processors (default 1)
   --ram MIB       memory (default 128)
-  --append TEXT   command line (default 'earlycon=pl011,0x9000000 console=ttyAMA0')
+  --append TEXT   command line (default: the console, and with --smmu the SMMU translating strictly)
+  --smmu          in the VMM of \`vfio-emu run\` instead, behind its virtual SMMUv3, with two functions; one processor
   --seconds N     virtual seconds after which it is stopped (default 60)
 Serial console, GICv3 with ITS, generic timer, PSCI. The exit status is 0 when it switched the power off.`
 
+const BOOTARGS = 'earlycon=pl011,0x9000000 console=ttyAMA0'
 /** Images want an address that is a multiple of 2 MiB (Documentation/arch/arm64/booting). */
 const LOAD_AT = 0x20_0000
 
@@ -20,8 +23,9 @@ function main(): number {
     options: {
       cpus: { type: 'string', default: '1' },
       ram: { type: 'string', default: '128' },
-      append: { type: 'string', default: 'earlycon=pl011,0x9000000 console=ttyAMA0' },
+      append: { type: 'string' },
       seconds: { type: 'string', default: '60' },
+      smmu: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   })
@@ -35,9 +39,15 @@ function main(): number {
     console.log(HELP)
     return values.help ? 0 : 2
   }
+  const image = readFileSync(path)
+  if (values.smmu) {
+    const said = runBehindSmmu(image, values.append ?? SMMU_BOOTARGS, ramMiB, console.log)
+    console.log(`ended: ${said}`)
+    return said === 'off' ? 0 : 1
+  }
   const { end } = runBoard({
-    image: readFileSync(path),
-    bootargs: values.append,
+    image,
+    bootargs: values.append ?? BOOTARGS,
     cpus,
     ramMiB,
     loadAt: LOAD_AT,
