@@ -21,6 +21,8 @@ export interface BankRules {
   readonly rw1c: Uint32Array
   readonly rw1s: Uint32Array
   readonly wo: Uint32Array
+  /** The same by byte. */
+  readonly bytes: Readonly<Record<'rw' | 'rw1c' | 'rw1s' | 'wo', Uint8Array>>
   readonly resetBytes: Uint8Array
   /** Index of the register at each byte, -1 for none. */
   readonly slotAt: Int16Array
@@ -46,23 +48,22 @@ function workOut(bank: Bank): BankRules {
   const { size, name } = bankInfo(bank)
   const words = (size + 3) >> 2
   const mask = () => new Uint32Array(words + 1)
+  const masks = { rw: mask(), rw1c: mask(), rw1s: mask(), wo: mask() }
   const rules = {
     size,
     words,
-    rw: mask(),
-    rw1c: mask(),
-    rw1s: mask(),
-    wo: mask(),
+    ...masks,
+    bytes: {
+      rw: new Uint8Array(masks.rw.buffer),
+      rw1c: new Uint8Array(masks.rw1c.buffer),
+      rw1s: new Uint8Array(masks.rw1s.buffer),
+      wo: new Uint8Array(masks.wo.buffer),
+    },
     resetBytes: new Uint8Array(size),
     slotAt: new Int16Array(size).fill(-1),
     rows: [] as RegisterRow[],
   }
-  const bytes: Readonly<Record<string, Uint8Array>> = {
-    rw: new Uint8Array(rules.rw.buffer),
-    rw1c: new Uint8Array(rules.rw1c.buffer),
-    rw1s: new Uint8Array(rules.rw1s.buffer),
-    wo: new Uint8Array(rules.wo.buffer),
-  }
+  const bytes: Readonly<Record<string, Uint8Array>> = rules.bytes
   for (const [key, r] of Object.entries<Register>(bank)) {
     if (rules.rows.some(row => row.name === key)) throw new Error(`${name}.${key} twice`)
     rules.slotAt.fill(rules.rows.length, r.offset, r.offset + r.size)

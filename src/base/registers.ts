@@ -33,7 +33,8 @@ interface Slot {
   readonly offset: number
   onWrite: ((written: never) => void) | undefined
   onRead: (() => void) | undefined
-  readonly written: object
+  /** What `onWrite` is given. */
+  readonly written: object | undefined
 }
 
 /**
@@ -61,37 +62,40 @@ export class RegisterFile<const R extends object = object> {
   readonly #resetBytes: Uint8Array
   readonly #slotAt: Int16Array
   readonly #slots: Slot[] = []
-  readonly #scratch = new DataView(new ArrayBuffer(8))
+  readonly #scratch: DataView
 
   constructor(bank: Bank & R, behaviour: RegisterBehaviour<R> = {}) {
     const rules = bankRules(bank)
     const { size, words } = rules
-    this.#words = new Uint32Array(words + 1)
-    this.bytes = new Uint8Array(this.#words.buffer, 0, size)
-    this.#written = new Uint32Array(words + 1)
-    this.#writtenBytes = new Uint8Array(this.#written.buffer)
+    const memory = new ArrayBuffer(8 * (words + 2))
+    this.#scratch = new DataView(memory, 8 * (words + 1))
+    this.#words = new Uint32Array(memory, 0, words + 1)
+    this.bytes = new Uint8Array(memory, 0, size)
+    this.#written = new Uint32Array(memory, 4 * (words + 1), words + 1)
+    this.#writtenBytes = new Uint8Array(memory, 4 * (words + 1), 4 * (words + 1))
     this.#rwWords = rules.rw
     this.#rw1cWords = rules.rw1c
     this.#rw1sWords = rules.rw1s
     this.#woWords = rules.wo
-    this.#rw = new Uint8Array(rules.rw.buffer)
-    this.#rw1c = new Uint8Array(rules.rw1c.buffer)
-    this.#rw1s = new Uint8Array(rules.rw1s.buffer)
-    this.#wo = new Uint8Array(rules.wo.buffer)
+    this.#rw = rules.bytes.rw
+    this.#rw1c = rules.bytes.rw1c
+    this.#rw1s = rules.bytes.rw1s
+    this.#wo = rules.bytes.wo
     this.#resetBytes = rules.resetBytes
     this.#slotAt = rules.slotAt
     const regs: Record<string, object> = {}
     for (const row of rules.rows) {
       const { name, register } = row
+      const onWrite = behaviour.onWrite?.[name as keyof R] as Slot['onWrite']
       regs[name] = row.live(this.#words)
       this.#slots.push({
         name,
         index: this.#slots.length,
         offset: register.offset,
         size: register.size,
-        onWrite: behaviour.onWrite?.[name as keyof R] as Slot['onWrite'],
+        onWrite,
         onRead: behaviour.onRead?.[name as keyof R],
-        written: row.live(this.#written),
+        written: onWrite && row.live(this.#written),
       })
     }
     this.regs = regs as LiveRegisters<R>

@@ -6,6 +6,7 @@ import { loadMachine } from '../../src/cli/machine-file.js'
 import { formatHistory, parseHistory, type Snapshot } from '../../src/history/index.js'
 import { createMachine, type IommuUnit, type Machine } from '../../src/machine.js'
 import { VMM_EVENTS } from '../../src/vmm/trace.js'
+import { isLong } from '../support/long.js'
 
 /** Every event of a machine's trace as text. */
 function transcript(machine: Machine<IommuUnit>): string[] {
@@ -17,10 +18,12 @@ function transcript(machine: Machine<IommuUnit>): string[] {
   return lines
 }
 
-describe.each([
+const RUNS = [
   ['vt-d', 1_000_000],
   ['smmuv3', 900_000],
-] as const)('the main job behind %s', (iommu, leastSteps) => {
+] as const
+
+describe.each(isLong ? RUNS : RUNS.slice(0, 1))('the main job behind %s', (iommu, leastSteps) => {
   const description = { ...loadMachine(undefined, iommu), ramBytes: 2 ** 27 }
   const image = readImage(guestOf(description), iommu)
   const recorded = createMachine({ ...description, record: true })
@@ -58,7 +61,7 @@ describe.each([
   it('can be saved anywhere: a replay up to any input is a machine that goes on from there', () => {
     const { length } = saved.inputs
     const half = Math.floor(length / 2)
-    for (const at of process.env.VFIO_EMU_LONG ? [1, 100, half, length - 5] : [half]) {
+    for (const at of isLong ? [1, 100, half, length - 5] : [half]) {
       const first = createMachine({ ...description, record: true })
       first.restore({ ...saved, inputs: saved.inputs.slice(0, at), state: undefined })
       const second = createMachine(description)
