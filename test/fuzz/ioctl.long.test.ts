@@ -3,7 +3,7 @@ import { expect, it } from 'vitest'
 import { CALLS_PER_CASE, ioctlSubject } from '../../fuzz/ioctl/subject.js'
 import { often, PATIENCE } from '../support/long.js'
 
-const CALLS = often(30_000, 100_000)
+const CALLS = often(20_000, 100_000)
 const SEEDS = Array.from({ length: 5 }, (_, i) => 1 + (i * CALLS) / CALLS_PER_CASE / 5)
 
 it.each(SEEDS)(

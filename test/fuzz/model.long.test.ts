@@ -8,7 +8,7 @@ import { often, PATIENCE } from '../support/long.js'
 
 const COMMANDS = 120
 /** Programs of a block. */
-const PROGRAMS = often(12, 40)
+const PROGRAMS = often(8, 40)
 
 function once<T>(make: () => T): () => T {
   let made: { value: T } | undefined

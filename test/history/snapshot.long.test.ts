@@ -269,7 +269,7 @@ describe('a history as a file', () => {
   })
 
   it('damaged anywhere is refused, or leads to a machine that says so: never anything else (seed 1)', () => {
-    const rounds = process.env.VFIO_EMU_LONG ? 500 : 40
+    const rounds = process.env.VFIO_EMU_LONG ? 500 : 15
     const { saved } = pending()
     const lines = formatHistory(saved).split('\n')
     let x = 1
